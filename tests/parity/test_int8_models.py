@@ -1,0 +1,74 @@
+"""Quantized TensorFlow Lite models: the C equals TensorFlow Lite Micro and LiteRT's reference kernels bit for bit."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import toolchain
+from tests.importers.lite import Lite
+from toolchain.importers import load
+from toolchain.passes import optimize
+from toolchain.samples import Samples, feeds
+from toolchain.verify.compare import desktop_batch, interpret_batch
+
+pytestmark = pytest.mark.slow
+
+MODELS = ("ad_int8", "hello_world_int8", "ic_int8", "kws_int8", "vww_int8")
+
+
+def model_path(shared: Path, name: str) -> Path:
+    folder = "tflm" if name.startswith("hello") else "mlperf_tiny"
+    return shared / f"models/{folder}/{name}.tflite"
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_c_equals_tensorflow_lite_micro(name: str, shared: Path, tmp_path: Path) -> None:
+    cases = json.loads((shared / "data/tflm_golden.json").read_text())["models"][name]
+    result = toolchain.export(model_path(shared, name), out=tmp_path / name, name=name)
+    shape = result.graph.tensors[result.graph.inputs[0]].type.shape
+    flat = np.arange(np.prod(shape))
+    x = np.stack([(flat * 37 + 11) % case["modulus"] + case["offset"] for case in cases]).astype(np.int8)
+    found = result.run(x.reshape(len(cases), *shape[1:]))
+    assert found.reshape(len(cases), -1).tolist() == [case["output"] for case in cases]
+
+
+def samples_for(name: str, shared: Path, rng: np.random.Generator) -> np.ndarray:
+    if name == "kws_int8":
+        return np.load(shared / "data/kws_mfcc_int8.npz")["x"]
+    if name == "ic_int8":
+        return (np.load(shared / "data/cifar10_eval.npz")["x"].astype(np.int16) - 128).astype(np.int8)
+    shape = {"vww_int8": (96, 96, 3), "ad_int8": (640,), "hello_world_int8": (1,)}[name]
+    return rng.integers(-128, 128, (100, *shape)).astype(np.int8)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_numbers_equal_litert(name: str, shared: Path, rng: np.random.Generator) -> None:
+    """All layers to the bit; fully connected ones round once on the desktop, so numpy does so here."""
+    pytest.importorskip("tensorflow", reason="needs tensorflow")
+    path = model_path(shared, name)
+    x = samples_for(name, shared, rng)
+    reference = Lite(path.read_bytes())
+    expected = np.stack([reference.run([sample[None]])[0] for sample in x])
+    graph = optimize(load(path))
+    found = desktop_batch(graph, feeds(graph, Samples("test", {"x": x})))[graph.outputs[0]]
+    assert np.array_equal(found, expected.reshape(found.shape))
+
+
+def test_kws_keeps_its_accuracy(shared: Path, tmp_path: Path) -> None:
+    data = np.load(shared / "data/kws_mfcc_int8.npz")
+    result = toolchain.export(model_path(shared, "kws_int8"), out=tmp_path / "kws", name="kws")
+    scores = result.run(data["x"])
+    assert (scores.argmax(1) == data["y"]).mean() == pytest.approx(0.898, abs=0.003)
+
+
+@pytest.mark.parametrize("name", ["kws_int8", "ic_int8"])
+def test_passes_keep_every_integer(name: str, shared: Path, rng: np.random.Generator) -> None:
+    graph = load(model_path(shared, name))
+    better = optimize(graph)
+    batch = feeds(graph, Samples("test", {"x": samples_for(name, shared, rng)[:20]}))
+    before, after = interpret_batch(graph, batch), interpret_batch(better, batch)
+    assert np.array_equal(before[graph.outputs[0]], after[better.outputs[0]])

@@ -1,0 +1,220 @@
+"""Rendering of a planned program: the four C files."""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jinja2 import nodes
+
+from toolchain.emit import layout
+from toolchain.emit.crc import weights_crc
+from toolchain.emit.environment import c_type, c_value, environment, table, wrapped
+from toolchain.ir.types import Array
+from toolchain.lower.names import comment
+from toolchain.lower.program import PortSpec, Program, Step
+
+TOLERANCE = 1e-4
+"""Of the output's range: what a float output may be off in the self-test (reductions reorder sums)."""
+HELPERS = "helpers.c.j2"
+LIBM = "math"
+"""The helper name that asks for <math.h>; a call of one of its functions asks as well."""
+_LIBM_CALL = re.compile(
+    r"\b(?:(?:exp|exp2|expm1|log|log2|log10|log1p|sqrt|cbrt|rsqrt|pow|hypot|fabs|floor|ceil|trunc|round|rint|nearbyint|"
+    r"lrint|lround|fmod|remainder|fmin|fmax|fma|copysign|sin|cos|tan|asin|acos|atan|atan2|sinh|cosh|tanh|asinh|acosh|"
+    r"atanh|erf|erfc|ldexp|frexp|scalbn)f\(|(?:isnan|isinf|isfinite|signbit)\(|INFINITY\b|NAN\b)"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Vectors:
+    """Embedded self-test samples: per port an array (vectors, *shape) in the C's layout and type."""
+
+    inputs: tuple[Array, ...]
+    outputs: tuple[Array, ...]
+
+    def __len__(self) -> int:
+        return len(self.inputs[0])
+
+    def finite(self) -> Vectors:
+        """Only the samples whose every number is finite: the others have no literal in C."""
+        keep = np.ones(len(self), bool)
+        for array in (*self.inputs, *self.outputs):
+            keep &= np.isfinite(array.reshape(len(array), -1)).all(axis=1)
+        return Vectors(tuple(a[keep] for a in self.inputs), tuple(a[keep] for a in self.outputs))
+
+
+def emit(program: Program, vectors: Vectors | None = None, *, trace: bool = False, source: str = "") -> dict[str, str]:
+    """Return {file name: text} of NAME.h, NAME.c, NAME_weights.h and NAME_vectors.h.
+
+    `trace` adds a call of `inlay_trace(step, data, bytes)` after every step, for the test harness. `source` is
+    what the model was read from, for the comments.
+    """
+    samples = vectors.finite() if vectors is not None and len(vectors) else None
+    facts = _facts(program, samples, trace=trace, source=source)
+    name = program.name
+    templates = {f"{name}.h": "model.h.j2", f"{name}.c": "model.c.j2"}
+    templates |= {f"{name}_weights.h": "weights.h.j2", f"{name}_vectors.h": "vectors.h.j2"}
+    return {path: environment().get_template(template).render(facts) for path, template in templates.items()}
+
+
+def _facts(program: Program, vectors: Vectors | None, *, trace: bool, source: str) -> dict[str, Any]:
+    """Everything the four templates look up."""
+    count = len(vectors) if vectors is not None else 0
+    inputs = [_port(program, port, "input") for port in program.inputs]
+    outputs = [_port(program, port, "output") for port in program.outputs]
+    helpers = _helpers(program)
+    kernels = [_kernel(kernel.family, kernel.macro, kernel.symbol, kernel.variant) for kernel in program.kernels]
+    return {
+        "name": program.name,
+        "prefix": program.prefix,
+        "source": comment(source),
+        "rounding": program.rounding.value,
+        "preserve_input": program.preserve_input,
+        "arena_bytes": program.arena_bytes,
+        "weight_bytes": program.weight_bytes,
+        "memory_map": layout.memory_map(program),
+        "inputs": inputs,
+        "outputs": outputs,
+        "quantized_inputs": [port for port in inputs if port["scale"] is not None],
+        "quantized_outputs": [port for port in outputs if port["scale"] is not None],
+        "integers": any(port.type.quant is not None for port in (*program.inputs, *program.outputs)),
+        "uses_libm": _uses_libm(program, [*helpers, *kernels]),
+        "helpers": helpers,
+        "kernels": kernels,
+        "records": [_record(step) for step in program.steps if step.record],
+        "pointers": layout.arena_pointers(program),
+        "network": layout.network(program),
+        "traces": [_traces(program, step) for step in program.steps] if trace else [],
+        "constants": [_constant(program, name, array) for name, array in program.constants.items()],
+        "crc": f"0x{weights_crc(program.constants.values()):08x}u",
+        "vectors": count,
+        "samples": _samples(program, vectors) if vectors is not None and count else [],
+        "tolerances": _tolerances(program, vectors if count else None),
+    }
+
+
+def _port(program: Program, port: PortSpec, direction: str) -> dict[str, Any]:
+    dtype, quant = port.type.dtype, port.type.quant
+    offset = program.plan[port.buffer] // dtype.bytes
+    return {
+        "id": f"{direction}{port.index}",
+        "macro": f"{direction.upper()}{port.index}",
+        "framework": comment(port.name),
+        "type": dtype.c,
+        "elements": port.type.elements,
+        "bytes": port.type.bytes,
+        "rank": len(port.type.shape),
+        "dims": ", ".join(map(str, port.type.shape)) or "1",
+        "layout": _layout(port),
+        "offset": offset,
+        "scale": None if quant is None else c_value(float(quant.scale[0])),
+        "zero_point": None if quant is None else quant.zero_point,
+        "limits": None if dtype.numpy.kind not in "iu" else dtype.limits,
+        "float": dtype.numpy.kind == "f",
+    }
+
+
+def _layout(port: PortSpec) -> str:
+    """How the C's axes follow from the framework's, or nothing when they are the same."""
+    permutation = port.permutation
+    if permutation is None or permutation == tuple(range(len(permutation))):
+        return ""
+    return f"the framework's axes in the order {', '.join(map(str, permutation))}"
+
+
+def _uses_libm(program: Program, functions: Iterable[str]) -> bool:
+    asked = any(LIBM in kernel.helpers for kernel in program.kernels)
+    return asked or any(_LIBM_CALL.search(text) for text in functions)
+
+
+def _helpers(program: Program) -> list[str]:
+    wanted = {name for kernel in program.kernels for name in kernel.helpers} - {LIBM}
+    known = _macros(HELPERS)
+    if missing := sorted(wanted.difference(known)):
+        raise ValueError(f"{HELPERS}: no macro {', '.join(missing)}")
+    if both := sorted(wanted.intersection(kernel.symbol for kernel in program.kernels)):
+        raise ValueError(f"{HELPERS}: {', '.join(both)} is the name of a kernel as well")
+    module = environment().get_template(HELPERS).module
+    return [tidy(str(getattr(module, name)(program.rounding.value))) for name in known if name in wanted]
+
+
+@functools.cache
+def _macros(template: str) -> tuple[str, ...]:
+    """The template's macros in the order of the file."""
+    env = environment()
+    source, _, _ = env.loader.get_source(env, template)  # type: ignore[union-attr]
+    return tuple(macro.name for macro in env.parse(source).find_all(nodes.Macro))
+
+
+def _kernel(family: str, macro: str, symbol: str, variant: Iterable[tuple[str, Any]]) -> str:
+    module = environment().get_template(f"ops/{family}.c.j2").module
+    return tidy(str(getattr(module, macro)(symbol, dict(variant))))
+
+
+def tidy(code: str) -> str:
+    """Return C with single blank lines, none before a closing brace, and signatures broken at 100 columns."""
+    code = re.sub(r"\n{3,}", "\n\n", code.strip("\n"))
+    code = re.sub(r"\n\n(?= *\})", "\n", code)
+    return "\n".join(wrapped(line) if line.startswith("static ") else line for line in code.split("\n"))
+
+
+def _record(step: Step) -> dict[str, Any]:
+    return {
+        "type": step.kernel.symbol,
+        "name": step.record_name,
+        "origin": comment(step.origin),
+        "lines": [line for field, value in step.record.items() for line in _field(field, c_value(value))],
+    }
+
+
+def _field(name: str, value: str) -> list[str]:
+    head = f"    .{name} = "
+    if not value.startswith("{") or len(head) + len(value) < layout.WIDTH:
+        return [f"{head}{value},"]
+    return layout.wrap(head + "{", value[1:-1].split(", "), "},")
+
+
+def _traces(program: Program, step: Step) -> list[tuple[str, int]]:
+    return [(layout.pointer(program, ref), program.buffers[ref].bytes) for ref in step.writes]
+
+
+def _constant(program: Program, name: str, array: Array) -> dict[str, Any]:
+    user = next(step for step in program.steps if name in (*step.reads, *step.record.values()))
+    return {
+        "name": name,
+        "type": c_type(array),
+        "elements": array.size,
+        "width": array.dtype.itemsize,
+        "shape": " x ".join(map(str, array.shape)) or "scalar",
+        "origin": comment(user.origin),
+        "table": table(array),
+    }
+
+
+def _samples(program: Program, vectors: Vectors) -> list[dict[str, Any]]:
+    ports = [(f"input{p.index}", p) for p in program.inputs] + [(f"output{p.index}", p) for p in program.outputs]
+    arrays = (*vectors.inputs, *vectors.outputs)
+    return [
+        {
+            "id": name,
+            "macro": name.upper(),
+            "rows": [table(row.astype(port.type.dtype.numpy, copy=False), 8) for row in array],
+        }
+        for (name, port), array in zip(ports, arrays, strict=True)
+    ]
+
+
+def _tolerances(program: Program, vectors: Vectors | None) -> Mapping[str, str]:
+    """Per float output the largest difference the self-test lets pass."""
+    if vectors is None:
+        return {}
+    return {
+        f"output{port.index}": c_value(float(max(np.ptp(array), np.abs(array).max(), 1e-30) * TOLERANCE))
+        for port, array in zip(program.outputs, vectors.outputs, strict=True)
+        if port.type.dtype.numpy.kind == "f"
+    }

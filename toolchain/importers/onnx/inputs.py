@@ -1,0 +1,81 @@
+"""Types of a model's inputs: an open batch becomes 1, other open dimensions need --input-shape."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import onnx
+
+from toolchain.errors import InputError
+from toolchain.importers.builder import GraphBuilder, one_line
+from toolchain.importers.onnx.layers.elementwise import TYPES
+from toolchain.ir.types import TensorType
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+def shape_overrides(
+    subject: str, names: Sequence[str], given: Sequence[tuple[str, tuple[int, ...]]]
+) -> dict[str, tuple[int, ...]]:
+    """Input name -> shape the user gave. Raises InputError for a name the model does not have."""
+    overrides: dict[str, tuple[int, ...]] = {}
+    for name, shape in given:
+        if not name and len(names) != 1:
+            raise InputError(f"{subject}: --input-shape without a name, but the inputs are {', '.join(names)}")
+        if name and name not in names:
+            raise InputError(f"{subject}: --input-shape {name}, expected one of {', '.join(names) or 'no inputs'}")
+        if min(shape, default=1) < 1:
+            raise InputError(f"{subject}: --input-shape {name} {shape}, expected numbers of 1 or more")
+        overrides[name or names[0]] = shape
+    return overrides
+
+
+def declared_type(builder: GraphBuilder, value: onnx.ValueInfoProto, override: tuple[int, ...] | None) -> TensorType:
+    """The type of a graph input, closed by the user's shape where it is open."""
+    if value.type.WhichOneof("value") != "tensor_type":
+        raise builder.error(value.name, "an input that is no tensor, expected tensors only")
+    tensor = value.type.tensor_type
+    dtype = TYPES.get(tensor.elem_type)
+    if dtype is None:
+        kind = onnx.TensorProto.DataType.Name(tensor.elem_type)
+        raise builder.error(value.name, f"an input of type {kind}, expected float, int8..int64, uint8 or bool")
+    declared = tuple(_extent(dim) for dim in tensor.shape.dim) if tensor.HasField("shape") else None
+    return TensorType(_closed(builder, value.name, declared, override), dtype)
+
+
+def _extent(dim: onnx.TensorShapeProto.Dimension) -> int | str:
+    """A number, or the symbol (perhaps empty) of an open dimension."""
+    if dim.WhichOneof("value") == "dim_value":
+        return int(dim.dim_value) if dim.dim_value > 0 else "?"
+    return one_line(dim.dim_param) or "?"
+
+
+def _closed(
+    builder: GraphBuilder, name: str, declared: tuple[int | str, ...] | None, override: tuple[int, ...] | None
+) -> tuple[int, ...]:
+    if override is not None:
+        _check_override(builder, name, declared, override)
+        return override
+    if declared is None:
+        raise builder.error(name, f"an input without a shape, expected one; pass --input-shape {name}=1,...")
+    closed = tuple(1 if axis == 0 and isinstance(extent, str) else extent for axis, extent in enumerate(declared))
+    if any(isinstance(extent, str) for extent in closed):
+        shown = ",".join(str(extent) for extent in closed)
+        raise builder.error(
+            name, f"an open shape ({shown}), expected numbers; pass --input-shape {name}={shown} with numbers"
+        )
+    return tuple(int(extent) for extent in closed)
+
+
+def _check_override(
+    builder: GraphBuilder, name: str, declared: tuple[int | str, ...] | None, override: tuple[int, ...]
+) -> None:
+    if declared is None:
+        return
+    fits = len(declared) == len(override) and all(
+        isinstance(extent, str) or extent == given for extent, given in zip(declared, override, strict=True)
+    )
+    if not fits:
+        shown = ",".join(str(extent) for extent in declared)
+        raise builder.error(name, f"--input-shape {','.join(map(str, override))}, expected a shape like {shown}")

@@ -1,0 +1,27 @@
+"""Handlers of builtin operators by topic; importing this package fills the handler table."""
+
+from toolchain.importers.tflite.layers import (
+    batch,
+    conv,
+    elementwise,
+    indexing,
+    linear,
+    normalization,
+    pool,
+    reduce,
+    resize,
+    shape,
+)
+
+__all__ = [
+    "batch",
+    "conv",
+    "elementwise",
+    "indexing",
+    "linear",
+    "normalization",
+    "pool",
+    "reduce",
+    "resize",
+    "shape",
+]

@@ -1,0 +1,82 @@
+"""Tensors, nodes and graphs. A pass returns a new graph; nothing is changed in place."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from toolchain.ir.types import Array, TensorType
+
+if TYPE_CHECKING:
+    from toolchain.ops.base import Op
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Tensor:
+    """A named value; `data` is set for constants."""
+
+    name: str
+    type: TensorType
+    data: Array | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """One operator applied to named tensors. `origin` is the user's own name for the layer."""
+
+    op: Op
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    origin: str
+
+
+@dataclass(frozen=True, slots=True)
+class Port:
+    """How a graph input or output looks outside: the framework's name, shape and the layout the C has.
+
+    `permutation` maps the framework's axes to the C's: c = transpose(framework, permutation).
+    """
+
+    name: str
+    permutation: tuple[int, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Graph:
+    """A network: nodes in execution order over `tensors`, with named inputs and outputs.
+
+    `conversions_annotate`: an operator between Dequantize and Quantize is meant to run on integers (ONNX), and not
+    a float operator the model asks for (TensorFlow Lite).
+    """
+
+    nodes: tuple[Node, ...]
+    tensors: Mapping[str, Tensor]
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    ports: Mapping[str, Port] = field(default_factory=dict)
+    conversions_annotate: bool = False
+
+    def operands(self, names: tuple[str, ...]) -> tuple[Tensor, ...]:
+        """The tensors behind names."""
+        return tuple(self.tensors[name] for name in names)
+
+    def consumers(self) -> dict[str, list[Node]]:
+        """For each tensor the nodes that read it (once per node)."""
+        readers: dict[str, list[Node]] = {name: [] for name in self.tensors}
+        for node in self.nodes:
+            for name in dict.fromkeys(node.inputs):
+                readers[name].append(node)
+        return readers
+
+    def producers(self) -> dict[str, Node]:
+        """For each computed tensor the node that writes it."""
+        return {name: node for node in self.nodes for name in node.outputs}
+
+    def with_(self, **changes: object) -> Graph:
+        """A copy with some fields replaced."""
+        return replace(self, **changes)  # type: ignore[arg-type]
+
+    def port(self, name: str) -> Port:
+        """The outside view of a graph input or output."""
+        return self.ports.get(name, Port(name))

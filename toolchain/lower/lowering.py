@@ -1,0 +1,160 @@
+"""From nodes to kernel calls: names, shared constants, aliases of views, copies of outputs."""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from toolchain.config import Options, Rounding
+from toolchain.errors import InputError
+from toolchain.ir.graph import Graph, Tensor
+from toolchain.ir.types import Array, DType
+from toolchain.lower.names import check_model_name, record_name
+from toolchain.lower.program import Buffer, PortSpec, Program, Ref, Step, Value
+from toolchain.ops.base import OPERATORS, Call, Constant, Field, Kernel, Op, Operands
+
+
+def lower(graph: Graph, options: Options) -> Program:
+    """Return the program of `graph`, its memory not yet planned.
+
+    Raises InputError for a model name that C does not take, and what the operators raise about their layer.
+    """
+    name = check_model_name(options.name)
+    work = _Lowering(graph, options.rounding)
+    work.inputs()
+    for index, node in enumerate(graph.nodes):
+        if node.op.view:
+            work.alias(node.outputs[0], node.inputs[0])
+        else:
+            work.node(node.op, graph.operands(node.inputs), graph.operands(node.outputs), node.origin, index)
+    outputs = tuple(work.output(index, tensor) for index, tensor in enumerate(graph.outputs))
+    return Program(
+        name=name,
+        kernels=tuple(work.kernels.values()),
+        steps=tuple(work.steps),
+        constants=work.constants,
+        buffers=work.buffers,
+        inputs=tuple(_port(graph, i, tensor, work.refs[tensor]) for i, tensor in enumerate(graph.inputs)),
+        outputs=outputs,
+        rounding=options.rounding,
+        preserve_input=options.preserve_input,
+    )
+
+
+def _port(graph: Graph, index: int, tensor: str, buffer: Ref) -> PortSpec:
+    outside = graph.port(tensor)
+    return PortSpec(index, outside.name, buffer, graph.tensors[tensor].type, outside.permutation)
+
+
+@dataclass
+class _Lowering:
+    """What grows while the nodes are walked. `refs` says where a tensor's value is."""
+
+    graph: Graph
+    rounding: Rounding
+    refs: dict[str, Ref] = field(default_factory=dict)
+    buffers: dict[str, Buffer] = field(default_factory=dict)
+    constants: dict[str, Array] = field(default_factory=dict)
+    kernels: dict[str, Kernel] = field(default_factory=dict)
+    steps: list[Step] = field(default_factory=list)
+    _by_content: dict[tuple[str, int, int], list[str]] = field(default_factory=dict)
+    _taken: set[Ref] = field(default_factory=set)
+
+    def inputs(self) -> None:
+        """Give every graph input its buffer."""
+        for index, name in enumerate(self.graph.inputs):
+            self.refs[name] = self._buffer(f"input{index}", self.graph.tensors[name])
+            self._taken.add(self.refs[name])
+
+    def alias(self, output: str, source: str) -> None:
+        """Let `output` be the memory of `source`."""
+        tensor = self.graph.tensors[source]
+        if source not in self.refs and tensor.data is not None:
+            self.refs[source] = self._constant(f"constant{len(self.constants)}", tensor.data)
+        self.refs[output] = self.refs[source]
+
+    def node(self, op: Op, inputs: tuple[Tensor, ...], outputs: tuple[Tensor, ...], origin: str, index: int) -> None:
+        """Append the calls of one operator."""
+        for call in op.lower(Operands(inputs, outputs, self.rounding)):
+            self._call(call, inputs, outputs, origin, index)
+
+    def output(self, index: int, name: str) -> PortSpec:
+        """Return the port of a graph output; one that is an input, a constant or another output gets a copy."""
+        ref = self.refs.get(name)
+        if ref is None or ref not in self.buffers or ref in self._taken:
+            ref = self._copy(name, index)
+        self._taken.add(ref)
+        return _port(self.graph, index, name, ref)
+
+    def _copy(self, name: str, index: int) -> Ref:
+        source = self.graph.tensors[name]
+        target = Tensor(f"{name}:output{index}", source.type)
+        origin = f"{self.graph.port(name).name} as output {index}"
+        self.node(OPERATORS["Copy"](), (source,), (target,), origin, len(self.graph.nodes))
+        return self.refs[target.name]
+
+    def _call(
+        self, call: Call, inputs: tuple[Tensor, ...], outputs: tuple[Tensor, ...], origin: str, node: int
+    ) -> None:
+        self._kernel(call.kernel)
+        name = record_name(call.kernel.macro, call.kernel.symbol, len(self.steps))
+        written = tuple(outputs[i] for i in call.writes)
+        step = Step(
+            kernel=call.kernel,
+            record_name=name,
+            record={key: self._value(f"{name}_{key}", value) for key, value in call.record.items()},
+            reads=tuple(self._read(f"{name}_input{i}", inputs[i]) for i in call.reads),
+            writes=tuple(self._write(name, position, tensor) for position, tensor in enumerate(written)),
+            scratch=self._scratch(name, call.scratch),
+            in_place=call.in_place,
+            origin=origin,
+            node=node,
+            tensors=tuple(tensor.name for tensor in written),
+        )
+        self.steps.append(step)
+
+    def _kernel(self, kernel: Kernel) -> None:
+        known = self.kernels.setdefault(kernel.symbol, kernel)
+        if known != kernel:
+            raise ValueError(f"{kernel.symbol}: two kernels of one name, {known} and {kernel}")
+
+    def _value(self, name: str, value: Field) -> Value:
+        return self._constant(name, value.data) if isinstance(value, Constant) else value
+
+    def _read(self, name: str, tensor: Tensor) -> Ref:
+        if tensor.name in self.refs:
+            return self.refs[tensor.name]
+        if tensor.data is None:
+            raise ValueError(f"{tensor.name}: read before it is written")
+        return self._constant(name, tensor.data)
+
+    def _write(self, record: str, position: int, tensor: Tensor) -> Ref:
+        if tensor.name not in self.refs:
+            self.refs[tensor.name] = self._buffer(record if position == 0 else f"{record}_{position}", tensor)
+        return self.refs[tensor.name]
+
+    def _buffer(self, name: str, tensor: Tensor) -> Ref:
+        if tensor.type.elements < 1:
+            raise InputError(f"{tensor.name}: found shape {tensor.type.shape}, expected at least one element")
+        self.buffers[name] = Buffer(name, tensor.type.dtype, tensor.type.elements)
+        return name
+
+    def _scratch(self, record: str, size: int) -> Ref | None:
+        if size == 0:
+            return None
+        name = f"{record}_scratch"
+        self.buffers[name] = Buffer(name, DType.INT8, size)
+        return name
+
+    def _constant(self, name: str, data: Array) -> Ref:
+        """Return the C name of an array with these elements, adding it when no equal one is there."""
+        array = np.ascontiguousarray(data).reshape(data.shape)
+        key = (array.dtype.name, array.nbytes, zlib.crc32(array.tobytes()))
+        for known in self._by_content.setdefault(key, []):
+            if self.constants[known].tobytes() == array.tobytes():
+                return known
+        self._by_content[key].append(name)
+        self.constants[name] = array
+        return name

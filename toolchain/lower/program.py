@@ -1,0 +1,124 @@
+"""What the C will hold: kernels, steps, constants, buffers. Everything a template may ask is answered here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from toolchain.config import Rounding
+from toolchain.ir.types import Array, DType, TensorType
+from toolchain.ops.base import Kernel
+
+Value = int | float | bool | str | tuple[int, ...] | tuple[float, ...]
+"""A field of a record; a str is the C name of a constant array."""
+Ref = str
+"""A buffer's name or a constant's C name; the two sets are disjoint."""
+
+
+@dataclass(frozen=True, slots=True)
+class Buffer:
+    """Memory in the arena for one tensor, or for the scratch of one step."""
+
+    name: str
+    dtype: DType
+    elements: int
+
+    @property
+    def bytes(self) -> int:
+        """Size in memory."""
+        return self.elements * self.dtype.bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One kernel call: `symbol(&record_name, reads..., writes..., scratch)`.
+
+    `writes[0]` may take the memory of one of the first `in_place` reads. `tensors` are the graph tensors behind
+    `writes`, `node` the index of the graph's node, `origin` the user's own name for it.
+    """
+
+    kernel: Kernel
+    record_name: str
+    record: Mapping[str, Value]
+    reads: tuple[Ref, ...]
+    writes: tuple[Ref, ...]
+    scratch: Ref | None = None
+    in_place: int = 0
+    origin: str = ""
+    node: int = 0
+    tensors: tuple[str, ...] = ()
+
+    @property
+    def buffers(self) -> tuple[Ref, ...]:
+        """Everything the step touches, constants included."""
+        return (*self.reads, *self.writes, *((self.scratch,) if self.scratch else ()))
+
+
+@dataclass(frozen=True, slots=True)
+class PortSpec:
+    """An input or output of the C: the framework's name, the buffer, the type in the C's layout.
+
+    `permutation` maps the framework's axes to the C's: c = transpose(framework, permutation).
+    """
+
+    index: int
+    name: str
+    buffer: Ref
+    type: TensorType
+    permutation: tuple[int, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryPlan:
+    """Where every buffer lies in the arena.
+
+    `alive` gives first and last step per buffer (-1: before the first step), `shared` the buffer whose memory a
+    buffer takes over, `lower_bound` the most bytes alive at any step.
+    """
+
+    offsets: Mapping[str, int]
+    arena_bytes: int
+    lower_bound: int
+    alive: Mapping[str, tuple[int, int]]
+    shared: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """A network as the C states it. `memory` is None until `toolchain.plan` has placed the buffers."""
+
+    name: str
+    kernels: tuple[Kernel, ...]
+    steps: tuple[Step, ...]
+    constants: Mapping[str, Array]
+    buffers: Mapping[str, Buffer]
+    inputs: tuple[PortSpec, ...]
+    outputs: tuple[PortSpec, ...]
+    rounding: Rounding = Rounding.TFLM
+    preserve_input: bool = False
+    memory: MemoryPlan | None = None
+
+    @property
+    def prefix(self) -> str:
+        """What the model's macros begin with."""
+        return self.name.upper()
+
+    @property
+    def plan(self) -> Mapping[str, int]:
+        """Byte offset of every buffer. Raises ValueError before planning."""
+        return self._placed().offsets
+
+    @property
+    def arena_bytes(self) -> int:
+        """RAM besides the stack. Raises ValueError before planning."""
+        return self._placed().arena_bytes
+
+    @property
+    def weight_bytes(self) -> int:
+        """Read-only bytes of all constant arrays."""
+        return sum(array.nbytes for array in self.constants.values())
+
+    def _placed(self) -> MemoryPlan:
+        if self.memory is None:
+            raise ValueError(f"{self.name}: the buffers are not placed yet")
+        return self.memory

@@ -1,0 +1,374 @@
+"""Functions of two inputs under numpy's broadcasting, PRelu and Select."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from toolchain import fixedpoint
+from toolchain.ir.types import Array, DType, TensorType
+from toolchain.ops.base import Call, Field, Kernel, Op, Operands, QuantRule, only_quant, operator
+from toolchain.ops.broadcast import Walk, walk
+from toolchain.ops.integer import leading_zeros, reciprocal
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from toolchain.config import Rounding
+    from toolchain.ir.graph import Tensor
+
+
+def _divide(a: Any, b: Any) -> Any:
+    """Integers truncate, as C does."""
+    if np.asarray(a).dtype.kind == "f":
+        return a / b
+    quotient = np.abs(a) // np.abs(b)
+    return np.where((a < 0) != (b < 0), -quotient, quotient)
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """One function: in numpy, and in C as an expression of left and right."""
+
+    function: Callable[[Any, Any], Any]
+    expression: str
+    boolean: bool = False
+
+
+KINDS: dict[str, Kind] = {
+    "add": Kind(np.add, "left + right"),
+    "sub": Kind(np.subtract, "left - right"),
+    "mul": Kind(np.multiply, "left * right"),
+    "div": Kind(_divide, "left / right"),
+    "min": Kind(np.minimum, "left < right ? left : right"),
+    "max": Kind(np.maximum, "left > right ? left : right"),
+    "pow": Kind(np.power, "powf(left, right)"),
+    "mod": Kind(np.mod, "floored_mod(left, right)"),
+    "squared_difference": Kind(lambda a, b: np.square(a - b), "(left - right) * (left - right)"),
+    "equal": Kind(np.equal, "left == right", boolean=True),
+    "not_equal": Kind(np.not_equal, "left != right", boolean=True),
+    "less": Kind(np.less, "left < right", boolean=True),
+    "greater": Kind(np.greater, "left > right", boolean=True),
+    "less_equal": Kind(np.less_equal, "left <= right", boolean=True),
+    "greater_equal": Kind(np.greater_equal, "left >= right", boolean=True),
+    "and": Kind(np.logical_and, "(left != 0) && (right != 0)", boolean=True),
+    "or": Kind(np.logical_or, "(left != 0) || (right != 0)", boolean=True),
+    "xor": Kind(np.logical_xor, "(left != 0) != (right != 0)", boolean=True),
+}
+"""Every kind. mod takes the divisor's sign."""
+
+COMMUTATIVE = frozenset(["add", "mul", "min", "max", "squared_difference", "equal", "not_equal", "and", "or", "xor"])
+LEFT_SHIFT = {"add": 20, "sub": 20, "squared_difference": 7}
+"""Bits by which TensorFlow Lite enlarges both operands before they are brought to one scale."""
+SHORT = {"squared_difference": "sqdiff"}
+"""Names in C where the kind's own is too long for a line."""
+_INTEGER_MOD = "(left % right + right) % right"
+
+
+@dataclass(frozen=True, slots=True)
+class Rescaling:
+    """The integers of a quantized function: offsets in, one (multiplier, shift) per operand and for the result."""
+
+    a_offset: int
+    b_offset: int
+    y_offset: int
+    low: int
+    high: int
+    a: tuple[int, int] = (0, 0)
+    b: tuple[int, int] = (0, 0)
+    y: tuple[int, int] = (0, 0)
+
+    def record(self) -> dict[str, Field]:
+        """The fields of the C record."""
+        fields: dict[str, Field] = {
+            name: getattr(self, name) for name in ("a_offset", "b_offset", "y_offset", "low", "high")
+        }
+        for name in ("a", "b", "y"):
+            fields[f"{name}_multiplier"], fields[f"{name}_shift"] = getattr(self, name)
+        return fields
+
+
+def _output(shapes: tuple[tuple[int, ...], ...]) -> tuple[int, ...]:
+    return tuple(int(size) for size in np.broadcast_shapes(*shapes))
+
+
+def _same_quant(*tensors: Tensor) -> bool:
+    return len({(t.type.quant.scale, t.type.quant.zero_point) if t.type.quant else None for t in tensors}) == 1
+
+
+@operator("binary")
+@dataclass(frozen=True, slots=True)
+class Binary(Op):
+    """y = kind(a, b), then limited to `clamp`."""
+
+    kind: str
+    clamp: tuple[float, float] | None = None
+
+    @property
+    def quant_rule(self) -> QuantRule:  # type: ignore[override]
+        """Comparisons give booleans; pow and mod have no integer form."""
+        if KINDS[self.kind].boolean:
+            return QuantRule.INDEX
+        return QuantRule.FLOAT if self.kind in ("pow", "mod") else QuantRule.OWN_RANGE
+
+    def infer(self, *inputs: TensorType) -> tuple[TensorType, ...]:
+        """The broadcast shape; bool for comparisons."""
+        a, b = inputs
+        if self.kind not in KINDS:
+            raise ValueError(f"{self.kind} is not a function of two inputs")
+        if a.dtype is not b.dtype:
+            raise ValueError(f"{self.kind} of {a.dtype.value} and {b.dtype.value}, expected one type")
+        return (TensorType(_output((a.shape, b.shape)), DType.BOOL if KINDS[self.kind].boolean else a.dtype),)
+
+    def reference(self, *inputs: Array) -> tuple[Array, ...]:
+        """The function in the inputs' own type."""
+        a, b = (np.asarray(x) for x in inputs)
+        with np.errstate(all="ignore"):
+            y = np.asarray(KINDS[self.kind].function(a, b))
+            if self.clamp is not None:
+                y = np.clip(y, *self.clamp)
+        return (y if KINDS[self.kind].boolean else y.astype(a.dtype),)
+
+    def rescaling(self, operands: Operands) -> Rescaling:
+        """The integers of the kernel, as TensorFlow Lite prepares them."""
+        (a_scale, a_zero), (b_scale, b_zero) = (only_quant(tensor) for tensor in operands.inputs)
+        if KINDS[self.kind].boolean:
+            return Rescaling(-a_zero, -b_zero, 0, 0, 1)
+        y_scale, y_zero = only_quant(operands.outputs[0])
+        low, high = operands.outputs[0].type.dtype.limits
+        if self.clamp is not None:
+            low, high = (int(v) for v in fixedpoint.quantize(self.clamp, y_scale, y_zero, low, high))
+        reals = self._factors(a_scale, b_scale, y_scale)
+        return Rescaling(-a_zero, -b_zero, y_zero, low, high, *(fixedpoint.quantize_multiplier(r) for r in reals))
+
+    def _factors(self, a: float, b: float, y: float) -> tuple[float, float, float]:
+        if self.kind in ("min", "max"):
+            return a / y, b / y, 0.0
+        if self.kind in ("mul", "div"):
+            return 0.0, 0.0, a * b / y if self.kind == "mul" else a / (b * y)
+        twice = 2 * max(a, b)
+        if self.kind == "squared_difference":
+            return a / twice, b / twice, twice * twice / ((1 << 14) * y)
+        return a / twice, b / twice, twice / ((1 << 20) * y)
+
+    def reference_int(self, operands: Operands, *inputs: Array) -> tuple[Array, ...]:
+        """TensorFlow Lite's reference kernels."""
+        spec, rounding = self.rescaling(operands), operands.rounding
+        a, b = (np.asarray(x, np.int64) + o for x, o in zip(inputs, (spec.a_offset, spec.b_offset), strict=True))
+        if KINDS[self.kind].boolean:
+            return (self.reference(a, b)[0],)
+        result = _integer_value(self.kind, spec, a, b, rounding)
+        if self.kind not in ("min", "max", "div"):
+            result = fixedpoint.requantize(result, *spec.y, rounding)
+        return (np.clip(result + spec.y_offset, spec.low, spec.high).astype(operands.outputs[0].type.dtype.numpy),)
+
+    def lower(self, operands: Operands) -> tuple[Call, ...]:
+        """One kernel per kind, type and loop layout."""
+        a, b = (tensor.type for tensor in operands.inputs)
+        swap = self.kind in COMMUTATIVE and a.elements < b.elements
+        record = _rescaled_record(self.rescaling(operands), swap) if a.quant else self._limits()
+        variant = (
+            ("expression", self._expression(a.dtype)),
+            ("clamped", self.clamp is not None and a.quant is None),
+            ("form", self._form() if a.quant else "plain"),
+        )
+        name = SHORT.get(self.kind, self.kind) + ("_clamped" if self.clamp is not None and not a.quant else "")
+        helpers = self._helpers(a)
+        return (_pairwise(name, operands, variant, helpers, record, swap),)
+
+    def _limits(self) -> dict[str, Field]:
+        return {} if self.clamp is None else {"low": float(self.clamp[0]), "high": float(self.clamp[1])}
+
+    def _form(self) -> str:
+        if KINDS[self.kind].boolean:
+            return "compare"
+        return "sum" if self.kind in ("add", "sub") else "extreme" if self.kind in ("min", "max") else self.kind
+
+    def _expression(self, dtype: DType) -> str:
+        if dtype is DType.FLOAT32:
+            return KINDS[self.kind].expression
+        return _INTEGER_MOD if self.kind == "mod" else KINDS[self.kind].expression
+
+    def _helpers(self, a: TensorType) -> tuple[str, ...]:
+        if a.quant is None:
+            mod = ("floored_mod",) if self.kind == "mod" and a.dtype is DType.FLOAT32 else ()
+            return (*(("clamp_f32",) if self.clamp is not None else ()), *mod)
+        if KINDS[self.kind].boolean:
+            return ()
+        if self.kind != "div":
+            return "clamp_s8", "requantize"
+        return ("clamp_s8", "requantize", *RECIPROCAL_HELPERS)
+
+    def has_integer_form(self, inputs: tuple[Tensor, ...], outputs: tuple[Tensor, ...]) -> str | None:
+        """Comparisons need equal scales; pow and mod have none."""
+        del outputs
+        if self.quant_rule is QuantRule.FLOAT:
+            return f"no integer form of {self.kind}"
+        if self.kind in ("and", "or", "xor"):
+            return "it is a function of booleans"
+        if KINDS[self.kind].boolean and (inputs[0].type.quant is None or not _same_quant(*inputs)):
+            return "integers compare as the reals do only at equal scales"
+        return None
+
+
+RECIPROCAL_HELPERS = (
+    "leading_zeros", "doubling_high_mul", "saturating_shift", "one_over_one_plus", "reciprocal",
+)  # fmt: skip
+
+
+def _integer_value(kind: str, spec: Rescaling, a: Array, b: Array, rounding: Rounding) -> Array:
+    """The result before the output's rescaling; of min, max and div after it."""
+    if kind == "mul":
+        return a * b
+    if kind == "div":
+        return _integer_quotient(spec, a, b, rounding)
+    bits = LEFT_SHIFT.get(kind, 0)
+    left = fixedpoint.requantize(a << bits, *spec.a, rounding)
+    right = fixedpoint.requantize(b << bits, *spec.b, rounding)
+    y: Array = np.asarray(KINDS[kind].function(left, right))
+    return y
+
+
+def _integer_quotient(spec: Rescaling, a: Array, b: Array, rounding: Rounding) -> Array:
+    """Return a / b by the reciprocal of |b|; x / 0 saturates."""
+    a, b = np.broadcast_arrays(np.where(b < 0, -a, a), np.abs(b))
+    inverse, bits = reciprocal(np.maximum(b, 1), 31)
+    headroom = leading_zeros(np.where(a < 0, ~a, a)) - 1
+    quotient = fixedpoint.saturating_rounding_doubling_high_mul(fixedpoint.wrap32(a << headroom), inverse)
+    shift = spec.y[1] - bits - headroom
+    rescaled = fixedpoint.requantize(quotient, spec.y[0], np.maximum(shift, -31), rounding)
+    rescaled = np.where(shift < -31, 0, rescaled)
+    return np.where(b == 0, np.sign(a) * 256, rescaled)
+
+
+def _rescaled_record(spec: Rescaling, swap: bool) -> dict[str, Field]:
+    record = spec.record()
+    if not swap:
+        return record
+    sides = {"a": "b", "b": "a"}
+    return {name: record[sides.get(name[0], name[0]) + name[1:]] for name in record}
+
+
+def _pairwise(
+    name: str,
+    operands: Operands,
+    variant: tuple[tuple[str, Any], ...],
+    helpers: tuple[str, ...],
+    record: dict[str, Field],
+    swap: bool = False,
+) -> Call:
+    """The call over two operands, in the loop layout their shapes allow."""
+    reads = (1, 0) if swap else (0, 1)
+    x, y = operands.inputs[0].type, operands.outputs[0].type
+    steps = walk([operands.inputs[i].type.shape for i in reads], y.shape)
+    layout = steps.layout
+    if layout == "broadcast":
+        helpers = (*helpers, "strided_offset")
+    full = (("type", x.dtype.c), ("y_type", y.dtype.c), ("layout", layout), *variant)
+    suffix = {"same": "", "broadcast": "_nd"}.get(layout, f"_{layout}")
+    kernel = Kernel("binary", "binary", f"{name}{suffix}_{x.dtype.short}", full, helpers)
+    in_place = {"same": 2, "broadcast": 0}.get(layout, 1) if x.dtype.bytes == y.dtype.bytes else 0
+    return Call(kernel, {**_loop(steps), **record}, reads=reads, in_place=in_place)
+
+
+def _loop(steps: Walk) -> dict[str, Field]:
+    if steps.layout == "broadcast":
+        return steps.record()
+    if steps.layout == "row":
+        return {"rows": steps.dims[0], "columns": steps.dims[1]}
+    return {"elements": steps.dims[0]}
+
+
+@operator("binary")
+@dataclass(frozen=True, slots=True)
+class PRelu(Op):
+    """x, and alpha * x below zero."""
+
+    def infer(self, *inputs: TensorType) -> tuple[TensorType, ...]:
+        """The shape of x, to which alpha broadcasts."""
+        x, alpha = inputs
+        if _output((x.shape, alpha.shape)) != x.shape:
+            raise ValueError(f"slopes of shape {alpha.shape} do not broadcast to {x.shape}")
+        return (TensorType(x.shape, x.dtype),)
+
+    def reference(self, *inputs: Array) -> tuple[Array, ...]:
+        """In float32."""
+        x, alpha = (np.asarray(v, np.float32) for v in inputs)
+        return (np.where(x >= 0, x, x * alpha).astype(np.float32),)
+
+    def rescaling(self, operands: Operands) -> Rescaling:
+        """`a` rescales what is not negative, `y` the products."""
+        (x, x_zero), (alpha, alpha_zero) = (only_quant(tensor) for tensor in operands.inputs)
+        y, y_zero = only_quant(operands.outputs[0])
+        low, high = operands.outputs[0].type.dtype.limits
+        above, below = (fixedpoint.quantize_multiplier(real) for real in (x / y, x * alpha / y))
+        return Rescaling(-x_zero, -alpha_zero, y_zero, low, high, a=above, y=below)
+
+    def reference_int(self, operands: Operands, *inputs: Array) -> tuple[Array, ...]:
+        """TensorFlow Lite's reference kernel."""
+        spec = self.rescaling(operands)
+        x, alpha = (np.asarray(v, np.int64) + o for v, o in zip(inputs, (spec.a_offset, spec.b_offset), strict=True))
+        above = fixedpoint.requantize(x, *spec.a, operands.rounding)
+        below = fixedpoint.requantize(x * alpha, *spec.y, operands.rounding)
+        y = np.where(x >= 0, above, below) + spec.y_offset
+        return (np.clip(y, spec.low, spec.high).astype(operands.outputs[0].type.dtype.numpy),)
+
+    def lower(self, operands: Operands) -> tuple[Call, ...]:
+        """The loops of `Binary`."""
+        quantized = operands.inputs[0].type.quant is not None
+        variant = (
+            ("expression", "left >= 0.0f ? left : left * right"),
+            ("clamped", False),
+            ("form", "prelu" if quantized else "plain"),
+        )
+        helpers = ("clamp_s8", "requantize") if quantized else ()
+        record = self.rescaling(operands).record() if quantized else {}
+        return (_pairwise("prelu", operands, variant, helpers, record),)
+
+
+@operator("binary")
+@dataclass(frozen=True, slots=True)
+class Select(Op):
+    """Elements of a where the condition holds, else b."""
+
+    quant_rule = QuantRule.SHARED
+
+    def infer(self, *inputs: TensorType) -> tuple[TensorType, ...]:
+        """The broadcast shape, the type of a."""
+        condition, a, b = inputs
+        if a.dtype is not b.dtype:
+            raise ValueError(f"select of {a.dtype.value} and {b.dtype.value}, expected one type")
+        return (TensorType(_output((condition.shape, a.shape, b.shape)), a.dtype),)
+
+    def reference(self, *inputs: Array) -> tuple[Array, ...]:
+        """In any type."""
+        condition, a, b = (np.asarray(x) for x in inputs)
+        return (np.where(condition.astype(bool), a, b).astype(a.dtype),)
+
+    def reference_int(self, operands: Operands, *inputs: Array) -> tuple[Array, ...]:
+        """Integers of one scale are moved as they are."""
+        self._check(operands)
+        return self.reference(*inputs)
+
+    def _check(self, operands: Operands) -> None:
+        if not _same_quant(*operands.inputs[1:], operands.outputs[0]):
+            raise ValueError(f"{operands.outputs[0].name}: select needs one scale for both sides and the output")
+
+    def lower(self, operands: Operands) -> tuple[Call, ...]:
+        """One loop when all shapes are equal, else the general one."""
+        self._check(operands)
+        y = operands.outputs[0].type
+        steps = walk([tensor.type.shape for tensor in operands.inputs], y.shape)
+        same = all(strides == (1,) for strides in steps.strides)
+        record: dict[str, Field] = {"elements": y.elements} if same else steps.record(("condition", "a", "b"))
+        variant = (("type", y.dtype.c), ("same", same))
+        symbol = f"select_{'' if same else 'broadcast_'}{y.dtype.short}"
+        helpers = () if same else ("strided_offset",)
+        return (Call(Kernel("binary", "select", symbol, variant, helpers), record, reads=(0, 1, 2)),)
+
+    def has_integer_form(self, inputs: tuple[Tensor, ...], outputs: tuple[Tensor, ...]) -> str | None:
+        """Both sides and the output need one scale, where scales are known."""
+        known = [tensor for tensor in (*inputs[1:], *outputs) if tensor.type.quant is not None]
+        return None if not known or _same_quant(*known) else "both sides and the output need one scale"

@@ -1,0 +1,267 @@
+"""Convolutions and transposed convolutions, channels last, one or two spatial axes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import product
+
+import numpy as np
+
+from toolchain.ir.graph import Tensor
+from toolchain.ir.types import Array, TensorType
+from toolchain.ops.base import Call, Field, Op, Operands, float32, operator
+from toolchain.ops.dense import dense_call
+from toolchain.ops.linear import (
+    Clamp,
+    LinearSpec,
+    clamped,
+    constant_reason,
+    int8_spec,
+    linear_call_parts,
+    linear_kernel,
+)
+
+Pairs = tuple[tuple[int, int], ...]
+CHUNK = 1 << 24
+"""Elements of gathered inputs the reference holds at a time."""
+
+
+def _check(op: Conv | ConvTranspose, x: TensorType, weight: TensorType, bias: TensorType) -> None:
+    rank = len(op.stride)
+    if rank not in {1, 2} or {len(op.dilation), len(op.padding)} != {rank}:
+        raise ValueError(f"stride {op.stride}, dilation {op.dilation} and padding {op.padding} need 1 or 2 axes each")
+    if len(x.shape) != rank + 2 or len(weight.shape) != rank + 2:
+        raise ValueError(f"input {x.shape} and weights {weight.shape}, expected {rank} spatial axes")
+    channels, outputs = x.shape[-1], weight.shape[0]
+    if channels != weight.shape[-1] * op.groups or outputs % op.groups:
+        raise ValueError(f"groups={op.groups}, weights {weight.shape} do not fit {channels} input channels")
+    if bias.shape != (outputs,):
+        raise ValueError(f"bias of shape {bias.shape}, expected ({outputs},)")
+
+
+def _output(x: TensorType, weight: TensorType, spatial: Sequence[int]) -> tuple[TensorType, ...]:
+    if min(spatial) < 1:
+        raise ValueError(f"a kernel of {weight.shape[1:-1]} does not fit an input of {x.shape[1:-1]}")
+    return (TensorType((x.shape[0], *spatial, weight.shape[0])),)
+
+
+def _planar(values: tuple[int, ...], single: int = 1) -> tuple[int, int]:
+    """(y, x): one spatial axis is a picture of height 1."""
+    y, x = (single, *values)[-2:]
+    return y, x
+
+
+def _record(op: Conv | ConvTranspose, operands: Operands) -> dict[str, Field]:
+    """The geometry, everything any of the kernels asks for."""
+    x, weight = operands.inputs[0].type.shape, operands.inputs[1].type.shape
+    y = operands.outputs[0].type.shape
+    pairs: tuple[tuple[str, tuple[int, int]], ...] = (
+        ("in", _planar(x[1:-1])),
+        ("out", _planar(y[1:-1])),
+        ("kernel", _planar(weight[1:-1])),
+        ("stride", _planar(op.stride)),
+        ("dilation", _planar(op.dilation)),
+        ("pad", _planar(tuple(begin for begin, _ in op.padding), 0)),
+    )
+    fields: dict[str, Field] = {"batch": x[0]}
+    for name, values in pairs:
+        fields[f"{name}_y"], fields[f"{name}_x"] = values
+        if name in {"in", "out"}:
+            fields[f"{name}_channels"] = x[-1] if name == "in" else y[-1]
+    return fields | {"group_inputs": weight[-1], "group_outputs": weight[0] // op.groups}
+
+
+def _padded(x: Array, padding: Pairs) -> Array:
+    """`x` with zeros around; negative padding crops."""
+    grown = np.pad(x, ((0, 0), *((max(b, 0), max(e, 0)) for b, e in padding), (0, 0)))
+    crops = (slice(max(-b, 0), n - max(-e, 0)) for (b, e), n in zip(padding, grown.shape[1:-1], strict=True))
+    where = (slice(None), *crops)
+    return grown[where]
+
+
+def _taps(op: Conv | ConvTranspose, kernel: tuple[int, ...], counts: Sequence[int]) -> Iterator[tuple[slice, ...]]:
+    """For each tap, row by row, where it meets the (padded) spatial axes: `counts` places, a stride apart."""
+    for tap in product(*(range(k) for k in kernel)):
+        axes = zip(tap, counts, op.stride, op.dilation, strict=True)
+        yield (slice(None), *(slice(t * d, t * d + s * (n - 1) + 1, s) for t, n, s, d in axes))
+
+
+def _grouped(x: Array, weight: Array, groups: int) -> Array:
+    """Return x (..., channels) times weight (outputs, channels / groups): (..., outputs), each group for itself."""
+    if groups == 1:
+        return np.asarray(x @ weight.T)
+    lead, outputs = x.shape[:-1], len(weight)
+    rows = x.reshape(-1, groups, x.shape[-1] // groups).transpose(1, 0, 2)
+    columns = weight.reshape(groups, outputs // groups, -1).transpose(0, 2, 1)
+    return np.asarray((rows @ columns).transpose(1, 0, 2).reshape(*lead, outputs))
+
+
+def _in_chunks(x: Array, elements: int, function: Callable[[Array], Array]) -> Array:
+    """`function` over batches so small that `elements` per sample stay within CHUNK."""
+    size = max(CHUNK // max(elements, 1), 1)
+    return np.concatenate([function(x[first : first + size]) for first in range(0, max(len(x), 1), size)])
+
+
+@operator("conv")
+@dataclass(frozen=True, slots=True)
+class Conv(Op):
+    """(x[n, *spatial, c], weight[o, *kernel, c / groups], bias[o]). Depthwise: groups == c, any multiplier."""
+
+    stride: tuple[int, ...]
+    dilation: tuple[int, ...]
+    padding: Pairs
+    groups: int = 1
+    clamp: Clamp | None = None
+
+    weight = 1
+    bias = 2
+
+    def infer(self, *inputs: TensorType) -> tuple[TensorType, ...]:
+        x, weight, bias = inputs
+        _check(self, x, weight, bias)
+        return _output(x, weight, self._spatial(x.shape[1:-1], weight.shape[1:-1]))
+
+    def _spatial(self, sizes: tuple[int, ...], kernel: tuple[int, ...]) -> list[int]:
+        axes = zip(sizes, kernel, self.stride, self.dilation, self.padding, strict=True)
+        return [(n + b + e - d * (k - 1) - 1) // s + 1 for n, k, s, d, (b, e) in axes]
+
+    def reference(self, *inputs: Array) -> tuple[Array, ...]:
+        x, weight, bias = float32(*inputs)
+        return (self._run(x, weight, lambda part: part, lambda sums: clamped(sums + bias, self.clamp)),)
+
+    def reference_int(self, operands: Operands, *inputs: Array) -> tuple[Array, ...]:
+        spec = int8_spec(operands, self.clamp)
+        if spec is None:
+            return self.reference(*inputs)
+        return (self._run(inputs[0], spec.weight.astype(spec.exact), spec.centred, spec.output),)
+
+    def _run(self, x: Array, weight: Array, before: Callable[[Array], Array], after: Callable[[Array], Array]) -> Array:
+        counts = self._spatial(x.shape[1:-1], weight.shape[1:-1])
+        depth = max(weight[0].size * self.groups, len(weight))
+        return _in_chunks(x, math.prod(counts) * depth, lambda part: after(self._sums(before(part), weight, counts)))
+
+    def _sums(self, x: Array, weight: Array, counts: Sequence[int]) -> Array:
+        """The sums of products, (n, *counts, outputs)."""
+        padded, outputs = _padded(x, self.padding), len(weight)
+        places = list(_taps(self, weight.shape[1:-1], counts))
+        if weight.shape[-1] == 1 and self.groups > 1:
+            multiplier = outputs // self.groups
+            columns = weight.reshape(outputs, -1).T
+            parts = (np.repeat(padded[place], multiplier, -1) if multiplier > 1 else padded[place] for place in places)
+            return sum((part * column for part, column in zip(parts, columns, strict=True)), np.zeros((), x.dtype))
+        taps = np.stack([padded[place] for place in places], axis=-2)
+        lead, groups, depth = taps.shape[:-2], self.groups, weight.shape[-1]
+        if groups > 1:
+            taps = taps.reshape(*lead, len(places), groups, depth).swapaxes(-2, -3)
+        return _grouped(taps.reshape(*lead, -1), weight.reshape(outputs, -1), groups)
+
+    @property
+    def _unpadded(self) -> bool:
+        return all(begin <= 0 and end <= 0 for begin, end in self.padding)
+
+    def _pointwise(self, kernel: tuple[int, ...]) -> bool:
+        plain = {*kernel, *self.stride, self.groups} == {1}
+        return plain and all(pair == (0, 0) for pair in self.padding)
+
+    def lower(self, operands: Operands) -> tuple[Call, ...]:
+        shape = operands.inputs[1].type.shape
+        spec = int8_spec(operands, self.clamp)
+        if self._pointwise(shape[1:-1]):
+            return (dense_call(operands, self.clamp, spec),)
+        channels = operands.inputs[0].type.shape[-1]
+        record = _record(self, operands)
+        weight = operands.inputs[1].data
+        if weight is None:
+            raise ValueError(f"{operands.inputs[1].name}: a convolution with computed weights")
+        macro = "conv"
+        unused: tuple[str, ...] = ("group_inputs", "group_outputs", "dilation_x")
+        if self.groups == channels == shape[0] > 1:
+            macro, unused = "depthwise", ("group_inputs", "group_outputs", "in_channels", "out_channels")
+            record["channels"] = channels
+            weight = np.moveaxis(weight[..., 0], 0, -1)
+        elif self.groups > 1 or (self.dilation[-1] > 1 and shape[-2] > 1):
+            macro, unused = "conv_grouped", ()
+        variant, fields = linear_call_parts(operands, self.clamp, weight, spec, padded=not self._unpadded)
+        kept = {name: value for name, value in record.items() if name not in unused}
+        return (Call(linear_kernel("conv", macro, variant), {**kept, **fields}),)
+
+    def has_integer_form(self, inputs: tuple[Tensor, ...], outputs: tuple[Tensor, ...]) -> str | None:
+        del outputs
+        return constant_reason(inputs)
+
+    def macs(self, inputs: tuple[TensorType, ...], outputs: tuple[TensorType, ...]) -> int:
+        return outputs[0].elements * math.prod(inputs[1].shape[1:])
+
+
+@operator("conv")
+@dataclass(frozen=True, slots=True)
+class ConvTranspose(Op):
+    """(x[n, *spatial, c], weight[o, *kernel, c / groups], bias[o]): each input adds a kernel to the output."""
+
+    stride: tuple[int, ...]
+    dilation: tuple[int, ...]
+    padding: Pairs
+    output_padding: tuple[int, ...]
+    groups: int = 1
+    clamp: Clamp | None = None
+
+    weight = 1
+    bias = 2
+
+    def infer(self, *inputs: TensorType) -> tuple[TensorType, ...]:
+        x, weight, bias = inputs
+        _check(self, x, weight, bias)
+        if len(self.output_padding) != len(self.stride):
+            raise ValueError(f"output_padding {self.output_padding}, expected {len(self.stride)} axes")
+        return _output(x, weight, self._spatial(x.shape[1:-1], weight.shape[1:-1]))
+
+    def _spatial(self, sizes: tuple[int, ...], kernel: tuple[int, ...]) -> list[int]:
+        axes = zip(sizes, kernel, self.stride, self.dilation, self.padding, self.output_padding, strict=True)
+        return [(n - 1) * s + d * (k - 1) + 1 - b - e + extra for n, k, s, d, (b, e), extra in axes]
+
+    def reference(self, *inputs: Array) -> tuple[Array, ...]:
+        x, weight, bias = float32(*inputs)
+        return (self._run(x, weight, lambda part: part, lambda sums: clamped(sums + bias, self.clamp)),)
+
+    def reference_int(self, operands: Operands, *inputs: Array) -> tuple[Array, ...]:
+        spec: LinearSpec | None = int8_spec(operands, self.clamp)
+        if spec is None:
+            return self.reference(*inputs)
+        return (self._run(inputs[0], spec.weight.astype(spec.exact), spec.centred, spec.output),)
+
+    def _run(self, x: Array, weight: Array, before: Callable[[Array], Array], after: Callable[[Array], Array]) -> Array:
+        elements = math.prod(self._spatial(x.shape[1:-1], weight.shape[1:-1])) * len(weight) * 2
+        return _in_chunks(x, elements, lambda part: after(self._sums(before(part), weight)))
+
+    def _sums(self, x: Array, weight: Array) -> Array:
+        """The sums of products: kernels added up on a canvas, of which the padding is cut off."""
+        kernel = weight.shape[1:-1]
+        spatial = self._spatial(x.shape[1:-1], kernel)
+        axes = zip(x.shape[1:-1], kernel, self.stride, self.dilation, self.output_padding, strict=True)
+        canvas = [(n - 1) * s + d * (k - 1) + 1 + max(extra, 0) for n, k, s, d, extra in axes]
+        sides = [max(c, b + n) for c, (b, _), n in zip(canvas, self.padding, spatial, strict=True)]
+        grown = np.zeros((len(x), *sides, len(weight)), x.dtype)
+        columns = weight.reshape(len(weight), -1, weight.shape[-1])
+        for index, place in enumerate(_taps(self, kernel, x.shape[1:-1])):
+            grown[place] += _grouped(x, columns[:, index], self.groups)
+        crops = [slice(b, b + n) for (b, _), n in zip(self.padding, spatial, strict=True)]
+        where = (slice(None), *crops)
+        return grown[where]
+
+    def lower(self, operands: Operands) -> tuple[Call, ...]:
+        weight = operands.inputs[1].data
+        if weight is None:
+            raise ValueError(f"{operands.inputs[1].name}: a convolution with computed weights")
+        spec = int8_spec(operands, self.clamp)
+        variant, fields = linear_call_parts(operands, self.clamp, weight, spec, padded=True)
+        return (Call(linear_kernel("conv", "conv_transpose", variant), {**_record(self, operands), **fields}),)
+
+    def has_integer_form(self, inputs: tuple[Tensor, ...], outputs: tuple[Tensor, ...]) -> str | None:
+        del outputs
+        return constant_reason(inputs)
+
+    def macs(self, inputs: tuple[TensorType, ...], outputs: tuple[TensorType, ...]) -> int:
+        del outputs
+        return inputs[0].elements * math.prod(inputs[1].shape[:-1]) // self.groups

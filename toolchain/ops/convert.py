@@ -1,0 +1,137 @@
+"""Between reals and integers: Quantize, Dequantize, Cast."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from toolchain import fixedpoint
+from toolchain.ir.types import Array, DType, TensorType
+from toolchain.ops.base import Call, Field, Kernel, Op, Operands, QuantRule, only_quant, operator
+from toolchain.ops.unary import table_call, values_by_index
+
+if TYPE_CHECKING:
+    from toolchain.ir.graph import Tensor
+
+
+@operator("convert")
+@dataclass(frozen=True, slots=True)
+class Quantize(Op):
+    """Float to integers on the output's grid, or integers to another grid.
+
+    Halves go away from zero, what lies outside saturates, NaN gives the smallest integer.
+    """
+
+    def infer(self, *inputs: TensorType) -> tuple[TensorType, ...]:
+        """The input's shape; the quantizer sets type and parameters."""
+        return (TensorType(inputs[0].shape, inputs[0].dtype),)
+
+    def reference(self, *inputs: Array) -> tuple[Array, ...]:
+        """In float nothing changes."""
+        return (np.asarray(inputs[0]),)
+
+    def reference_int(self, operands: Operands, *inputs: Array) -> tuple[Array, ...]:
+        """The integers on the output's grid."""
+        out, (scale, zero_point) = operands.outputs[0].type.dtype, only_quant(operands.outputs[0])
+        if operands.inputs[0].type.quant is None:
+            return (fixedpoint.quantize(inputs[0], scale, zero_point, *out.limits).astype(out.numpy),)
+        return (_rescaled(np.asarray(inputs[0], np.int64), operands),)
+
+    def lower(self, operands: Operands) -> tuple[Call, ...]:
+        """One division and rounding per element; from integers a table."""
+        x, y = operands.inputs[0].type, operands.outputs[0].type
+        if x.quant is not None:
+            return (table_call(_rescaled(values_by_index(x.dtype), operands), operands),)
+        scale, zero_point = only_quant(operands.outputs[0])
+        low, high = y.dtype.limits
+        kernel = Kernel("convert", "quantize", f"quantize_{y.dtype.short}", (("type", y.dtype.c),), ("quantize_f32",))
+        return (
+            Call(kernel, {"elements": x.elements, "scale": scale, "zero_point": zero_point, "low": low, "high": high}),
+        )
+
+
+def _rescaled(q: Array, operands: Operands) -> Array:
+    (scale, zero_point), (out_scale, out_zero) = only_quant(operands.inputs[0]), only_quant(operands.outputs[0])
+    out = operands.outputs[0].type.dtype
+    ratio = fixedpoint.quantize_multiplier(scale / out_scale)
+    return np.clip(fixedpoint.requantize(q - zero_point, *ratio, operands.rounding) + out_zero, *out.limits).astype(
+        out.numpy
+    )
+
+
+@operator("convert")
+@dataclass(frozen=True, slots=True)
+class Dequantize(Op):
+    """scale * (q - zero_point) in float32."""
+
+    def infer(self, *inputs: TensorType) -> tuple[TensorType, ...]:
+        """The input's shape in float32."""
+        return (TensorType(inputs[0].shape, DType.FLOAT32),)
+
+    def reference(self, *inputs: Array) -> tuple[Array, ...]:
+        """In float nothing changes."""
+        return (np.asarray(inputs[0], np.float32),)
+
+    def reference_int(self, operands: Operands, *inputs: Array) -> tuple[Array, ...]:
+        """The reals behind the integers."""
+        return (fixedpoint.dequantize(inputs[0], *only_quant(operands.inputs[0])),)
+
+    def lower(self, operands: Operands) -> tuple[Call, ...]:
+        """One multiplication per element."""
+        x = operands.inputs[0].type
+        scale, zero_point = only_quant(operands.inputs[0])
+        kernel = Kernel("convert", "dequantize", f"dequantize_{x.dtype.short}", (("type", x.dtype.c),))
+        return (Call(kernel, {"elements": x.elements, "scale": scale, "zero_point": zero_point}),)
+
+
+@operator("convert")
+@dataclass(frozen=True, slots=True)
+class Cast(Op):
+    """The same numbers as another type. Float to integer truncates, saturates, and takes NaN to 0."""
+
+    to: DType
+
+    @property
+    def quant_rule(self) -> QuantRule:  # type: ignore[override]
+        """Only casts to float make reals."""
+        return QuantRule.FLOAT if self.to is DType.FLOAT32 else QuantRule.INDEX
+
+    def infer(self, *inputs: TensorType) -> tuple[TensorType, ...]:
+        """The input's shape."""
+        return (TensorType(inputs[0].shape, self.to),)
+
+    def reference(self, *inputs: Array) -> tuple[Array, ...]:
+        """The numbers as `to`."""
+        x = np.asarray(inputs[0])
+        if x.dtype.kind == "f" and self.to.numpy.kind in "iu":
+            low, high = self.to.limits
+            wide = np.nan_to_num(x.astype(np.float64), nan=0.0, posinf=2.0**64, neginf=-(2.0**64))
+            inside = (wide > float(low)) & (wide < float(high))
+            whole = np.where(inside, wide, 0.0).astype(np.int64)
+            x = np.where(inside, whole, np.where(wide >= float(high), high, low))
+        return (x.astype(self.to.numpy),)
+
+    def lower(self, operands: Operands) -> tuple[Call, ...]:
+        """A C conversion, guarded where C leaves it undefined."""
+        x, y = operands.inputs[0].type.dtype, self.to
+        saturate = x is DType.FLOAT32 and y.numpy.kind in "iu"
+        low, high = y.limits if saturate else (0, 0)
+        variant = (
+            ("x_type", x.c),
+            ("y_type", y.c),
+            ("to_bool", y is DType.BOOL),
+            ("zero", "0.0f" if x is DType.FLOAT32 else "0"),
+            ("saturate", saturate),
+            ("limits", (f"{y.numpy.name.upper()}_MIN" if y.numpy.kind == "i" else "0", f"{y.numpy.name.upper()}_MAX")),
+            ("reals", (float(low), float(high))),
+        )
+        kernel = Kernel("convert", "cast", f"cast_{x.short}_{y.short}", variant)
+        record: dict[str, Field] = {"elements": operands.inputs[0].type.elements}
+        return (Call(kernel, record, in_place=1 if x.bytes == y.bytes else 0),)
+
+    def has_integer_form(self, inputs: tuple[Tensor, ...], outputs: tuple[Tensor, ...]) -> str | None:
+        """Casts work on the real numbers."""
+        del inputs, outputs
+        return "a cast works on the real numbers"

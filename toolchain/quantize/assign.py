@@ -1,0 +1,201 @@
+"""Which nodes run on integers, and which parameters each int8 activation gets."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from toolchain.ir.types import DType, QuantParams
+from toolchain.ops.base import QuantRule
+from toolchain.quantize.parameters import affine, quantized_constant, quantized_weights, with_params
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from toolchain.ir.graph import Graph, Node, Tensor
+    from toolchain.quantize.methods import Range
+
+
+@dataclass(frozen=True, slots=True)
+class Assignment:
+    """`params` and `ranges` per activation (as if all were int8), the nodes that stay float with the reason."""
+
+    params: Mapping[str, QuantParams]
+    ranges: Mapping[str, Range]
+    float_nodes: Mapping[int, str]
+
+
+def assign(graph: Graph, ranges: Mapping[str, Range], *, io: str, per_channel: bool) -> Assignment:
+    """Parameters for all float activations and the nodes without an integer form (by index).
+
+    A node that falls back takes its tensors out of the sharing rules, so the assignment is repeated until no
+    further node falls back.
+    """
+    float_nodes: dict[int, str] = {}
+    while True:
+        params = _params(graph, ranges, float_nodes)
+        found = _fallbacks(graph, params, float_nodes, per_channel=per_channel)
+        found = found or _stranded(graph, float_nodes, io)
+        if not found:
+            return Assignment(params, {name: represented(params[name]) for name in ranges}, float_nodes)
+        float_nodes.update(found)
+
+
+def is_real(tensor: Tensor) -> bool:
+    """Whether the tensor holds float32 values."""
+    return tensor.type.dtype is DType.FLOAT32
+
+
+def touches_reals(graph: Graph, node: Node) -> bool:
+    """Whether the node reads or writes a float tensor (others are passed on as they are)."""
+    return any(is_real(tensor) for tensor in graph.operands((*node.inputs, *node.outputs)))
+
+
+class Sharing:
+    """Classes of activations with one set of parameters. `owners` are those that add their range to the class."""
+
+    def __init__(self, graph: Graph, names: Iterable[str]) -> None:
+        self.graph = graph
+        self.root = {name: name for name in names}
+        self.owners = dict.fromkeys(self.root)
+        self.fixed: dict[str, QuantParams] = {}
+        self.readers = graph.consumers()
+
+    def find(self, name: str) -> str:
+        """The name that stands for the class of a tensor."""
+        while self.root[name] != name:
+            name = self.root[name]
+        return name
+
+    def apply(self, node: Node) -> None:
+        """Follow the quantization rule of a node that runs on integers."""
+        outputs = [name for name in node.outputs if name in self.root]
+        rule = node.op.quant_rule
+        if rule is QuantRule.SAME_AS_INPUT and node.inputs[0] in self.root:
+            for name in outputs:
+                self.owners.pop(name)
+                self.root[name] = self.find(node.inputs[0])
+        elif rule is QuantRule.SHARED:
+            for name in filter(self._costs_nothing, node.inputs):
+                self.root[self.find(name)] = self.find(outputs[0])
+        elif rule is QuantRule.FIXED:
+            self.fixed.update((name, node.op.fixed_quant(DType.INT8)) for name in outputs)
+
+    def _costs_nothing(self, name: str) -> bool:
+        """Whether one node alone reads the tensor, and its parameters are free."""
+        if name not in self.root or name in self.graph.outputs or self.find(name) in self.fixed:
+            return False
+        return len(self.readers[name]) == 1
+
+    def params(self, ranges: Mapping[str, Range]) -> dict[str, QuantParams]:
+        """Parameters of all activations: of each class those of the union of its owners' ranges."""
+        covered: dict[str, Range] = {}
+        for name in self.owners:
+            low, high = covered.get(self.find(name), ranges[name])
+            covered[self.find(name)] = min(low, ranges[name][0]), max(high, ranges[name][1])
+        return {name: self.fixed.get(self.find(name)) or affine(*covered[self.find(name)]) for name in self.root}
+
+
+def _params(graph: Graph, ranges: Mapping[str, Range], float_nodes: Mapping[int, str]) -> dict[str, QuantParams]:
+    sharing = Sharing(graph, ranges)
+    for index, node in enumerate(graph.nodes):
+        if index not in float_nodes and touches_reals(graph, node):
+            sharing.apply(node)
+    return sharing.params(ranges)
+
+
+def _stranded(graph: Graph, float_nodes: Mapping[int, str], io: str) -> dict[int, str]:
+    """Nodes that only move values between float neighbours: on integers they would cost two conversions."""
+    floats = {id(graph.nodes[index]) for index in float_nodes}
+    producers, readers = graph.producers(), graph.consumers()
+
+    def in_float(node: Node) -> bool:
+        before = producers.get(node.inputs[0])
+        after = [reader for name in node.outputs for reader in readers[name]]
+        ends = io != "float32" and any(name in graph.outputs for name in node.outputs)
+        return id(before) in floats and not ends and all(id(reader) in floats for reader in after)
+
+    return {
+        index: "it moves values between layers that run in float"
+        for index, node in enumerate(graph.nodes)
+        if id(node) not in floats and node.op.quant_rule is QuantRule.SAME_AS_INPUT and in_float(node)
+    }
+
+
+def represented(params: QuantParams) -> Range:
+    """The real values of -128 and 127."""
+    low, high = ((limit - params.zero_point) * params.scale[0] for limit in DType.INT8.limits)
+    return low, high
+
+
+def _fallbacks(
+    graph: Graph, params: Mapping[str, QuantParams], known: Mapping[int, str], *, per_channel: bool
+) -> dict[int, str]:
+    found = {}
+    for index, node in enumerate(graph.nodes):
+        if index not in known and touches_reals(graph, node):
+            reason = _reason(graph, node, params, per_channel=per_channel)
+            if reason is not None:
+                found[index] = reason
+    return found
+
+
+def _reason(graph: Graph, node: Node, params: Mapping[str, QuantParams], *, per_channel: bool) -> str | None:
+    """Why the node does not run on int8, or None."""
+    op = node.op
+    if op.quant_rule is QuantRule.FLOAT:
+        return op.has_integer_form(graph.operands(node.inputs), graph.operands(node.outputs)) or "no integer form"
+    for position, role in ((op.weight, "weights"), (op.bias, "bias")):
+        if position is not None and position < len(node.inputs) and graph.tensors[node.inputs[position]].data is None:
+            return f"its {role} are computed, not constant"
+    if op.quant_rule is not QuantRule.INDEX and not all(is_real(tensor) for tensor in graph.operands(node.outputs)):
+        return "its output is not a real quantity"
+    if op.weight is None and not any(name in params for name in node.inputs) and node.inputs:
+        return "it reads no float activation"
+    inputs = integer_inputs(graph, node, params, per_channel=per_channel)
+    if op.quant_rule is QuantRule.SHARED:
+        inputs = tuple(_rescaled(tensor, params[node.outputs[0]]) for tensor in inputs)
+    outputs = tuple(as_int8(tensor, params) for tensor in graph.operands(node.outputs))
+    return op.has_integer_form(inputs, outputs)
+
+
+def _rescaled(tensor: Tensor, quant: QuantParams) -> Tensor:
+    """The tensor as the node reads it: where parameters are shared, a Quantize before it sees to that."""
+    if tensor.type.quant is None:
+        return tensor
+    return replace(tensor, type=replace(tensor.type, quant=quant))
+
+
+def as_int8(tensor: Tensor, params: Mapping[str, QuantParams]) -> Tensor:
+    """An activation with its int8 type (integers and booleans as they are)."""
+    if not is_real(tensor):
+        return tensor
+    return replace(tensor, type=replace(tensor.type, dtype=DType.INT8, quant=params[tensor.name]))
+
+
+def integer_inputs(
+    graph: Graph, node: Node, params: Mapping[str, QuantParams], *, per_channel: bool
+) -> tuple[Tensor, ...]:
+    """The node's inputs as its integer form reads them: int8 activations, quantized weights, bias and constants."""
+    op = node.op
+    tensors = list(graph.operands(node.inputs))
+    result = [as_int8(t, params) if t.data is None else t for t in tensors]
+    if op.weight is not None:
+        bias = tensors[op.bias] if op.bias is not None and op.bias < len(tensors) else None
+        quant = result[0].type.quant
+        assert quant is not None
+        axis = op.channel_axis if per_channel else None
+        weight, integers = quantized_weights(tensors[op.weight], bias, quant.scale[0], axis, node.origin)
+        result[op.weight] = weight
+        if integers is not None and op.bias is not None:
+            result[op.bias] = integers
+    return tuple(_constant(node, position, tensor, params) for position, tensor in enumerate(result))
+
+
+def _constant(node: Node, position: int, tensor: Tensor, params: Mapping[str, QuantParams]) -> Tensor:
+    if tensor.data is None or not is_real(tensor) or position in (node.op.weight, node.op.bias):
+        return tensor
+    shared = params.get(node.outputs[0]) if node.op.quant_rule is QuantRule.SHARED else None
+    if shared is None:
+        return quantized_constant(tensor, tensor.name)
+    return with_params(tensor, tensor.name, shared)

@@ -1,0 +1,49 @@
+"""What quantization decided, for the report and for tests."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from toolchain.ir.graph import Graph
+    from toolchain.ir.types import TensorType
+
+
+@dataclass(frozen=True, slots=True)
+class TensorRange:
+    """One int8 activation: the values seen, the range that is covered, and its integers."""
+
+    name: str
+    seen: tuple[float, float]
+    range: tuple[float, float]
+    scale: float
+    zero_point: int
+
+
+@dataclass(frozen=True, slots=True)
+class QuantizationReport:
+    """`fallbacks`: (origin of a layer that runs in float, why). `warnings`: what deserves the user's attention."""
+
+    method: str
+    samples: int
+    tensors: tuple[TensorRange, ...]
+    fallbacks: tuple[tuple[str, str], ...]
+    warnings: tuple[str, ...]
+
+
+def inherited(graph: Graph, fallbacks: tuple[tuple[str, str], ...]) -> QuantizationReport:
+    """The report of a model that came quantized: its own parameters, no samples."""
+    tensors = tuple(
+        _own_range(tensor.name, tensor.type)
+        for tensor in graph.tensors.values()
+        if tensor.data is None and tensor.type.quant is not None
+    )
+    return QuantizationReport("the model's own", 0, tensors, fallbacks, ())
+
+
+def _own_range(name: str, kind: TensorType) -> TensorRange:
+    assert kind.quant is not None
+    scale, zero = kind.quant.scale[0], kind.quant.zero_point
+    low, high = ((limit - zero) * scale for limit in kind.dtype.limits)
+    return TensorRange(name, (low, high), (low, high), scale, zero)

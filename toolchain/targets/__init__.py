@@ -1,0 +1,1 @@
+"""The generated C on emulated cores: the same bits as on the desktop, and what a run costs there."""

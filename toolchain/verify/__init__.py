@@ -1,0 +1,1 @@
+"""Build the generated C with the host's compiler and compare it with the Python meaning of the model."""
