@@ -95,7 +95,10 @@ def _program(cases: Sequence[Case]) -> tuple[str, str]:
         fields = ", ".join(_field(f"c{number}_{k}", k, v, lines) for k, v in call.record.items())
         lines.append(f"static const struct {call.kernel.symbol} layer{number} = {{{fields}}};")
         reads = "".join(f", x{number}_{i}" for i in call.reads)
-        steps.append(f"    {call.kernel.symbol}(&layer{number}{reads}, y{number});")
+        scratch = "" if call.scratch is None else f", scratch{number}" if call.scratch else ", NULL"
+        if call.scratch:
+            lines.append(f"static uint32_t scratch{number}[{-(-call.scratch // 4)}];")
+        steps.append(f"    {call.kernel.symbol}(&layer{number}{reads}, y{number}{scratch});")
         steps.append(f"    fwrite(y{number}, 1, sizeof y{number}, stdout);")
     main = "int main(void)\n{\n" + "\n".join(steps) + "\n    return 0;\n}\n"
     return _functions(kernels, cases[0].rounding), "\n".join(lines) + "\n" + main

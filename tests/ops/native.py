@@ -115,7 +115,8 @@ def source(op: Op, operands: Operands, inputs: Sequence[Array]) -> tuple[str, li
         arguments = [f"&layer{i}", *(f"x{r}" for r in call.reads), *(f"y{w}" for w in call.writes)]
         if call.scratch:
             lines.append(f"static uint32_t scratch{i}[{-(-call.scratch // 4)}];")
-            arguments.append(f"scratch{i}")
+        if call.scratch is not None:
+            arguments.append(f"scratch{i}" if call.scratch else "NULL")
         steps.append(f"{call.kernel.symbol}({', '.join(arguments)});")
     steps += [f"fwrite(y{i}, 1, sizeof y{i}, stdout);" for i in range(len(operands.outputs))]
     includes = "#include <math.h>\n#include <stddef.h>\n#include <stdint.h>\n#include <stdio.h>\n#include <string.h>\n"

@@ -128,15 +128,18 @@ def run_c(operands, op, inputs, folder, compiler="gcc"):
     value = env.filters["c_value"]
     fields = [f".{n} = {n if isinstance(v, Constant) else value(v)}" for n, v in call.record.items()]
     y = operands.outputs[0].type
-    main = f"""static const struct {kernel.symbol} layer = {{{", ".join(fields)}}};
+    scratch = "" if call.scratch is None else ", scratch" if call.scratch else ", NULL"
+    main = f"""static uint32_t scratch[{(call.scratch or 0) // 4 + 1}];
+static const struct {kernel.symbol} layer = {{{", ".join(fields)}}};
 static {y.dtype.c} y[{y.elements}];
 int main(void)
 {{
-    {kernel.symbol}(&layer, {", ".join(f"x{i}" for i in range(len(inputs)))}, y);
+    (void)scratch;
+    {kernel.symbol}(&layer, {", ".join(f"x{i}" for i in range(len(inputs)))}, y{scratch});
     return fwrite(y, 1, sizeof y, stdout) == sizeof y ? 0 : 1;
 }}
 """
-    text = "#include <stdint.h>\n#include <stdio.h>\n" + "\n".join([*wanted, body, *tables, main])
+    text = "#include <stdint.h>\n#include <stdio.h>\n#include <string.h>\n" + "\n".join([*wanted, body, *tables, main])
     (folder / "layer.c").write_text(text)
     subprocess.run([compiler, *native.FLAGS, "-o", folder / "layer", folder / "layer.c"], check=True)
     raw = subprocess.run([folder / "layer"], check=True, capture_output=True).stdout

@@ -14,6 +14,7 @@ from toolchain.ir.types import DType, QuantParams, TensorType
 from toolchain.ops import binary, unary
 from toolchain.ops.broadcast import walk
 from toolchain.ops.elementwise import Binary, Cast, Dequantize, PRelu, Quantize, Select, Unary
+from toolchain.ops.overlap import Overlap
 
 PARAMETERS = {
     "leaky": (0.1, 0.0),
@@ -135,7 +136,7 @@ def test_commuted_operands_read_the_larger_first():
     types = [TensorType((4,)), TensorType((3, 4))]
     case = Case(Binary("add"), tuple(np.zeros(t.shape, np.float32) for t in types))
     (call,) = case.op.lower(case.operands)
-    assert (call.kernel.symbol, call.reads, call.in_place) == ("add_row_f32", (1, 0), 1)
+    assert (call.kernel.symbol, call.reads, call.overlaps) == ("add_row_f32", (1, 0), (Overlap(0),))
 
 
 def test_walk_merges_axes():

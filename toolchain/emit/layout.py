@@ -86,6 +86,12 @@ def _short(text: str, room: int) -> str:
     return text if len(text) <= room else f"{text[: room - 3].rstrip()}..."
 
 
+def _over(program: Program, name: str, other: Ref) -> str:
+    """How a buffer lies over another."""
+    same = program.plan[name] == program.plan[other] and program.buffers[name].bytes == program.buffers[other].bytes
+    return "in place of" if same else "over"
+
+
 def memory_map(program: Program) -> list[str]:
     """Return one line per buffer: name, bytes from .. to, and what it replaces or serves as."""
     memory = program.memory
@@ -98,7 +104,7 @@ def memory_map(program: Program) -> list[str]:
     for name in sorted(memory.alive, key=lambda each: (memory.alive[each], memory.offsets[each])):
         start = memory.offsets[name]
         stop = start + program.buffers[name].bytes
-        note = f"  in place of {memory.shared[name]}" if name in memory.shared else ""
+        note = "".join(f"  {_over(program, name, other)} {other}" for other in memory.over.get(name, ()))
         note += f"  {ports[name]}" if name in ports else ""
         lines.append(f"{name.ljust(width)}  {start:>{digits}} .. {stop:>{digits}}{note}")
     return lines

@@ -12,7 +12,7 @@ from toolchain.errors import InputError
 from toolchain.ir.graph import Graph, Tensor
 from toolchain.ir.types import Array, DType
 from toolchain.lower.names import check_model_name, record_name
-from toolchain.lower.program import Buffer, PortSpec, Program, Ref, Step, Value
+from toolchain.lower.program import NULL, Buffer, PortSpec, Program, Ref, Step, Value
 from toolchain.ops.base import OPERATORS, Call, Constant, Field, Kernel, Op, Operands
 
 
@@ -108,7 +108,7 @@ class _Lowering:
             reads=tuple(self._read(f"{name}_input{i}", inputs[i]) for i in call.reads),
             writes=tuple(self._write(name, position, tensor) for position, tensor in enumerate(written)),
             scratch=self._scratch(name, call.scratch),
-            in_place=call.in_place,
+            overlaps=call.overlaps,
             origin=origin,
             node=node,
             tensors=tuple(tensor.name for tensor in written),
@@ -141,9 +141,9 @@ class _Lowering:
         self.buffers[name] = Buffer(name, tensor.type.dtype, tensor.type.elements)
         return name
 
-    def _scratch(self, record: str, size: int) -> Ref | None:
-        if size == 0:
-            return None
+    def _scratch(self, record: str, size: int | None) -> Ref | None:
+        if not size:
+            return None if size is None else NULL
         name = f"{record}_scratch"
         self.buffers[name] = Buffer(name, DType.INT8, size)
         return name

@@ -8,11 +8,14 @@ from dataclasses import dataclass, field
 from toolchain.config import Rounding
 from toolchain.ir.types import Array, DType, TensorType
 from toolchain.ops.base import Kernel
+from toolchain.ops.overlap import Overlap
 
 Value = int | float | bool | str | tuple[int, ...] | tuple[float, ...]
 """A field of a record; a str is the C name of a constant array."""
 Ref = str
 """A buffer's name or a constant's C name; the two sets are disjoint."""
+NULL: Ref = "NULL"
+"""The scratch of a step whose kernel can use some and here needs none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +36,8 @@ class Buffer:
 class Step:
     """One kernel call: `symbol(&record_name, reads..., writes..., scratch)`.
 
-    `writes[0]` may take the memory of one of the first `in_place` reads. `tensors` are the graph tensors behind
-    `writes`, `node` the index of the graph's node, `origin` the user's own name for it.
+    `overlaps` says per read how `writes[0]` may lie over it when it dies in this step. `tensors` are the graph
+    tensors behind `writes`, `node` the index of the graph's node, `origin` the user's own name for it.
     """
 
     kernel: Kernel
@@ -43,7 +46,7 @@ class Step:
     reads: tuple[Ref, ...]
     writes: tuple[Ref, ...]
     scratch: Ref | None = None
-    in_place: int = 0
+    overlaps: tuple[Overlap | None, ...] = ()
     origin: str = ""
     node: int = 0
     tensors: tuple[str, ...] = ()
@@ -72,15 +75,15 @@ class PortSpec:
 class MemoryPlan:
     """Where every buffer lies in the arena.
 
-    `alive` gives first and last step per buffer (-1: before the first step), `shared` the buffer whose memory a
-    buffer takes over, `lower_bound` the most bytes alive at any step.
+    `alive` gives first and last step per buffer (-1: before the first step), `over` the buffers that a buffer is
+    written over while they are read, `lower_bound` what no plan can go below: the most bytes needed at any step.
     """
 
     offsets: Mapping[str, int]
     arena_bytes: int
     lower_bound: int
     alive: Mapping[str, tuple[int, int]]
-    shared: Mapping[str, str] = field(default_factory=dict)
+    over: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ import numpy as np
 from toolchain.config import Rounding
 from toolchain.ir.graph import Tensor
 from toolchain.ir.types import Array, DType, QuantParams, TensorType
+from toolchain.ops.overlap import Overlap
 
 
 class QuantRule(enum.Enum):
@@ -71,16 +72,17 @@ class Call:
     """One call of a kernel: `symbol(&record, reads..., writes..., scratch)`.
 
     `record` initialises `struct <kernel.symbol>`. `reads` and `writes` index the node's inputs and outputs.
-    `in_place`: writes[0] may be the very memory of reads[0]; with several reads of the output's size, of
-    any of the first `in_place`. 0 forbids it.
+    `overlaps` says per read how writes[0] may lie over its memory when it dies here (None or missing: not at all).
+    `scratch`: bytes of memory that hold nothing before and after the call; None where the kernel takes none, 0
+    where this call passes NULL.
     """
 
     kernel: Kernel
     record: dict[str, Field]
     reads: tuple[int, ...] = (0,)
     writes: tuple[int, ...] = (0,)
-    scratch: int = 0
-    in_place: int = 0
+    scratch: int | None = None
+    overlaps: tuple[Overlap | None, ...] = ()
 
 
 class Op:

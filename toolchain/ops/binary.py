@@ -12,6 +12,7 @@ from toolchain.ir.types import Array, DType, TensorType
 from toolchain.ops.base import Call, Field, Kernel, Op, Operands, QuantRule, only_quant, operator
 from toolchain.ops.broadcast import Walk, walk
 from toolchain.ops.integer import leading_zeros, reciprocal
+from toolchain.ops.overlap import elementwise
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -269,8 +270,9 @@ def _pairwise(
     full = (("type", x.dtype.c), ("y_type", y.dtype.c), ("layout", layout), *variant)
     suffix = {"same": "", "broadcast": "_nd"}.get(layout, f"_{layout}")
     kernel = Kernel("binary", "binary", f"{name}{suffix}_{x.dtype.short}", full, helpers)
-    in_place = {"same": 2, "broadcast": 0}.get(layout, 1) if x.dtype.bytes == y.dtype.bytes else 0
-    return Call(kernel, {**_loop(steps), **record}, reads=reads, in_place=in_place)
+    in_order = {"same": 2, "broadcast": 0}.get(layout, 1)
+    overlaps = (elementwise(x.dtype, y.dtype, y.elements),) * in_order
+    return Call(kernel, {**_loop(steps), **record}, reads=reads, overlaps=overlaps)
 
 
 def _loop(steps: Walk) -> dict[str, Field]:
@@ -366,7 +368,9 @@ class Select(Op):
         variant = (("type", y.dtype.c), ("same", same))
         symbol = f"select_{'' if same else 'broadcast_'}{y.dtype.short}"
         helpers = () if same else ("strided_offset",)
-        return (Call(Kernel("binary", "select", symbol, variant, helpers), record, reads=(0, 1, 2)),)
+        overlaps = [elementwise(tensor.type.dtype, y.dtype, y.elements) for tensor in operands.inputs] if same else []
+        kernel = Kernel("binary", "select", symbol, variant, helpers)
+        return (Call(kernel, record, reads=(0, 1, 2), overlaps=tuple(overlaps)),)
 
     def has_integer_form(self, inputs: tuple[Tensor, ...], outputs: tuple[Tensor, ...]) -> str | None:
         """Both sides and the output need one scale, where scales are known."""

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
+from typing import Any
 
 import numpy as np
 
@@ -22,6 +23,7 @@ from toolchain.ops.linear import (
     linear_call_parts,
     linear_kernel,
 )
+from toolchain.ops.overlap import FAR, Int, Overlap, by_channel, by_lanes, by_row, first_inputs, first_pixels
 
 Pairs = tuple[tuple[int, int], ...]
 CHUNK = 1 << 24
@@ -71,6 +73,49 @@ def _record(op: Conv | ConvTranspose, operands: Operands) -> dict[str, Field]:
         if name in {"in", "out"}:
             fields[f"{name}_channels"] = x[-1] if name == "in" else y[-1]
     return fields | {"group_inputs": weight[-1], "group_outputs": weight[0] // op.groups}
+
+
+def _axes(record: Mapping[str, Any]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """(inputs, outputs, kernel, stride, dilation, padding) along y and along x."""
+    names = ("in", "out", "kernel", "stride", "dilation", "pad")
+    y, x = (tuple(record[f"{name}_{axis}"] for name in names) for axis in "yx")
+    return y, x
+
+
+def transposed_inputs(inputs: int, outputs: int, kernel: int, stride: int, dilation: int, pad: int) -> Int:
+    """The first input that reaches each output along an axis of a transposed convolution, FAR where none does."""
+    ahead = np.arange(outputs)[:, None] + pad - np.arange(kernel) * dilation
+    meets = (ahead >= 0) & (ahead % stride == 0) & (ahead // stride < inputs)
+    return np.asarray(np.where(meets, ahead // stride, FAR).min(axis=1), np.int64)
+
+
+def _overlap(operands: Operands, record: Mapping[str, Any], *, groups: int, transposed: bool = False) -> Overlap:
+    """How far the output may lie over the input when a pixel's channels are computed one after another."""
+    x, y = operands.inputs[0].type, operands.outputs[0].type
+    along_y, along_x = _axes(record)
+    first = transposed_inputs if transposed else first_inputs
+    pixels = first_pixels([first(*along_y), first(*along_x)], (along_y[0], along_x[0]), x.shape[0])
+    return by_channel(pixels, x, y, groups)
+
+
+def _row_bytes(x: TensorType) -> int:
+    return math.prod(x.shape[-2:]) * x.dtype.bytes
+
+
+def _depthwise_rows(operands: Operands, record: Mapping[str, Any]) -> tuple[int, Overlap]:
+    """(input rows the kernel copies aside, how far the output may lie over the input).
+
+    Rows are kept where the output would otherwise lag behind the input by a row or more, which adds up over the
+    layers of a network: then it is written in place.
+    """
+    x, y = operands.inputs[0].type, operands.outputs[0].type
+    along_y, along_x = _axes(record)
+    in_y, _, kernel, _, dilation, _ = along_y
+    lanes = by_lanes(first_pixels([first_inputs(*along_y), first_inputs(*along_x)], (in_y, along_x[0]), x.shape[0]), x)
+    rows = (kernel - 1) * dilation + 1
+    if 2 * rows > in_y or lanes.least < _row_bytes(x):
+        return 0, lanes
+    return rows, by_row(x, y, *along_y)
 
 
 def _padded(x: Array, padding: Pairs) -> Array:
@@ -184,8 +229,14 @@ class Conv(Op):
         elif self.groups > 1 or (self.dilation[-1] > 1 and shape[-2] > 1):
             macro, unused = "conv_grouped", ()
         variant, fields = linear_call_parts(operands, self.clamp, weight, spec, padded=not self._unpadded)
+        kernel = linear_kernel("conv", macro, variant)
         kept = {name: value for name, value in record.items() if name not in unused}
-        return (Call(linear_kernel("conv", macro, variant), {**kept, **fields}),)
+        if macro != "depthwise":
+            overlap = _overlap(operands, record, groups=self.groups)
+            return (Call(kernel, {**kept, **fields}, overlaps=(overlap,)),)
+        rows, overlap = _depthwise_rows(operands, record)
+        scratch = rows * _row_bytes(operands.inputs[0].type)
+        return (Call(kernel, {**kept, "kept_rows": rows, **fields}, scratch=scratch, overlaps=(overlap,)),)
 
     def has_integer_form(self, inputs: tuple[Tensor, ...], outputs: tuple[Tensor, ...]) -> str | None:
         del outputs
@@ -256,7 +307,9 @@ class ConvTranspose(Op):
             raise ValueError(f"{operands.inputs[1].name}: a convolution with computed weights")
         spec = int8_spec(operands, self.clamp)
         variant, fields = linear_call_parts(operands, self.clamp, weight, spec, padded=True)
-        return (Call(linear_kernel("conv", "conv_transpose", variant), {**_record(self, operands), **fields}),)
+        record = _record(self, operands)
+        overlap = _overlap(operands, record, groups=self.groups, transposed=True)
+        return (Call(linear_kernel("conv", "conv_transpose", variant), {**record, **fields}, overlaps=(overlap,)),)
 
     def has_integer_form(self, inputs: tuple[Tensor, ...], outputs: tuple[Tensor, ...]) -> str | None:
         del outputs

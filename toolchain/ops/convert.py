@@ -10,6 +10,7 @@ import numpy as np
 from toolchain import fixedpoint
 from toolchain.ir.types import Array, DType, TensorType
 from toolchain.ops.base import Call, Field, Kernel, Op, Operands, QuantRule, only_quant, operator
+from toolchain.ops.overlap import elementwise
 from toolchain.ops.unary import table_call, values_by_index
 
 if TYPE_CHECKING:
@@ -47,9 +48,9 @@ class Quantize(Op):
         scale, zero_point = only_quant(operands.outputs[0])
         low, high = y.dtype.limits
         kernel = Kernel("convert", "quantize", f"quantize_{y.dtype.short}", (("type", y.dtype.c),), ("quantize_f32",))
-        return (
-            Call(kernel, {"elements": x.elements, "scale": scale, "zero_point": zero_point, "low": low, "high": high}),
-        )
+        record: dict[str, Field] = {"elements": x.elements, "scale": scale, "zero_point": zero_point}
+        overlap = elementwise(x.dtype, y.dtype, x.elements)
+        return (Call(kernel, {**record, "low": low, "high": high}, overlaps=(overlap,)),)
 
 
 def _rescaled(q: Array, operands: Operands) -> Array:
@@ -83,7 +84,8 @@ class Dequantize(Op):
         x = operands.inputs[0].type
         scale, zero_point = only_quant(operands.inputs[0])
         kernel = Kernel("convert", "dequantize", f"dequantize_{x.dtype.short}", (("type", x.dtype.c),))
-        return (Call(kernel, {"elements": x.elements, "scale": scale, "zero_point": zero_point}),)
+        record: dict[str, Field] = {"elements": x.elements, "scale": scale, "zero_point": zero_point}
+        return (Call(kernel, record, overlaps=(elementwise(x.dtype, DType.FLOAT32, x.elements),)),)
 
 
 @operator("convert")
@@ -129,7 +131,7 @@ class Cast(Op):
         )
         kernel = Kernel("convert", "cast", f"cast_{x.short}_{y.short}", variant)
         record: dict[str, Field] = {"elements": operands.inputs[0].type.elements}
-        return (Call(kernel, record, in_place=1 if x.bytes == y.bytes else 0),)
+        return (Call(kernel, record, overlaps=(elementwise(x, y, operands.inputs[0].type.elements),)),)
 
     def has_integer_form(self, inputs: tuple[Tensor, ...], outputs: tuple[Tensor, ...]) -> str | None:
         """Casts work on the real numbers."""

@@ -23,18 +23,27 @@ from toolchain.ops.linear import (
     linear_kernel,
     product_multiplier,
 )
+from toolchain.ops.overlap import Overlap, by_channel, by_pixel, in_steps, scaled
 
 WIDEST_PRODUCT = 255 * 255
 
 
 def dense_call(operands: Operands, clamp: Clamp | None, spec: LinearSpec | None) -> Call:
-    """One fully connected layer over the rows of input 0 (a 1x1 convolution is one, too)."""
+    """One fully connected layer over the rows of input 0 (a 1x1 convolution is one, too).
+
+    Of several rows each is copied aside before its outputs are written, so that they may take its place.
+    """
     weight = constant(operands.inputs[1])
     outputs = len(weight)
     inputs = weight.size // outputs
     variant, fields = linear_call_parts(operands, clamp, weight, spec, padded=False)
-    record: dict[str, Field] = {"rows": operands.inputs[0].type.elements // inputs, "inputs": inputs}
-    return Call(linear_kernel("dense", "dense", variant), {**record, "outputs": outputs, **fields})
+    x, y = operands.inputs[0].type, operands.outputs[0].type
+    rows = x.elements // inputs
+    record: dict[str, Field] = {"rows": rows, "inputs": inputs, "outputs": outputs, **fields}
+    kernel = linear_kernel("dense", "dense", variant)
+    if rows == 1:
+        return Call(kernel, record, scratch=0, overlaps=(by_channel(np.arange(1), x, y),))
+    return Call(kernel, record, scratch=inputs * x.dtype.bytes, overlaps=(by_pixel(np.arange(rows), x, y),))
 
 
 @operator("dense")
@@ -107,9 +116,10 @@ class MatMul(Op):
         return (np.clip(scaled + only_quant(y)[1], *y.type.dtype.limits).astype(np.int8),)
 
     def lower(self, operands: Operands) -> tuple[Call, ...]:
-        record = _matrices(*(tensor.type.shape for tensor in operands.inputs))
+        a, b = (tensor.type.shape for tensor in operands.inputs)
+        record, overlaps = _matrices(a, b), _product_overlaps(a, b, operands.outputs[0].type)
         if operands.inputs[0].type.dtype is DType.FLOAT32:
-            return (Call(Kernel("dense", "matmul_f32", "matmul_f32"), record, reads=(0, 1)),)
+            return (Call(Kernel("dense", "matmul_f32", "matmul_f32"), record, reads=(0, 1), overlaps=overlaps),)
         multiplier, shift = product_multiplier(operands.inputs[0], operands.inputs[1], operands.outputs[0])
         zeros = [only_quant(tensor)[1] for tensor in (*operands.inputs, *operands.outputs)]
         if operands.inputs[0].type.shape[-1] * WIDEST_PRODUCT >= 1 << 31:
@@ -117,7 +127,7 @@ class MatMul(Op):
         record |= {"multiplier": multiplier, "shift": shift}
         record |= dict(zip(("zero_a", "zero_b", "zero_y"), zeros, strict=True))
         kernel = Kernel("dense", "matmul_s8", "matmul_s8", (), ("requantize", "clamp_s8"))
-        return (Call(kernel, record, reads=(0, 1)),)
+        return (Call(kernel, record, reads=(0, 1), overlaps=overlaps),)
 
     def macs(self, inputs: tuple[TensorType, ...], outputs: tuple[TensorType, ...]) -> int:
         return outputs[0].elements * inputs[0].shape[-1]
@@ -135,6 +145,16 @@ def _matrices(a: tuple[int, ...], b: tuple[int, ...]) -> dict[str, Field]:
         "start_a": Constant(_starts(a, batch)),
         "start_b": Constant(_starts(b, batch)),
     }
+
+
+def _product_overlaps(a: tuple[int, ...], b: tuple[int, ...], y: TensorType) -> tuple[Overlap, Overlap]:
+    """A row of y is written while a row of a and all of b are read."""
+    batch, rows = y.shape[:-2], y.shape[-2]
+    left = np.repeat(_starts(a, batch), rows) + np.tile(np.arange(rows) * a[-1], math.prod(batch))
+    right = np.repeat(_starts(b, batch), rows)
+    ends = np.arange(1, left.size + 1) * y.shape[-1] * y.dtype.bytes
+    first, second = (in_steps(scaled(lows, y.dtype.bytes), ends, writes_first=True) for lows in (left, right))
+    return first, second
 
 
 def _starts(shape: tuple[int, ...], batch: tuple[int, ...]) -> Array:

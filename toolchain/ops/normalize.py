@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from toolchain.ops.base import Call, Field, Kernel, Op, Operands, QuantRule, float32, operator
+from toolchain.ops.overlap import IN_PLACE, Overlap, in_steps
 
 if TYPE_CHECKING:
     from toolchain.ir.types import Array, TensorType
@@ -46,7 +47,7 @@ class LayerNorm(Op):
         length = math.prod(x.shape[self.axis :])
         kernel = Kernel("normalize", "layer_norm", "layer_norm_f32")
         record: dict[str, Field] = {"rows": x.elements // length, "length": length, "epsilon": float(self.epsilon)}
-        return (Call(kernel, record, reads=(0, 1, 2), in_place=1),)
+        return (Call(kernel, record, reads=(0, 1, 2), overlaps=(Overlap(0),)),)
 
 
 @operator("normalize")
@@ -83,7 +84,8 @@ class GroupNorm(Op):
             "group_channels": x.shape[-1] // self.groups,
             "epsilon": float(self.epsilon),
         }
-        return (Call(Kernel("normalize", "group_norm", "group_norm_f32"), record, reads=(0, 1, 2), in_place=1),)
+        kernel = Kernel("normalize", "group_norm", "group_norm_f32")
+        return (Call(kernel, record, reads=(0, 1, 2), overlaps=(IN_PLACE,)),)
 
 
 @operator("normalize")
@@ -123,4 +125,7 @@ class LRN(Op):
             "beta": float(self.beta),
             "offset": float(self.offset),
         }
-        return (Call(Kernel("normalize", "lrn", "lrn_f32"), record),)
+        channel = np.tile(np.arange(x.shape[-1]), x.elements // x.shape[-1])
+        element = np.arange(x.elements)
+        overlap = in_steps((element - np.minimum(channel, before)) * x.dtype.bytes, (element + 1) * x.dtype.bytes)
+        return (Call(Kernel("normalize", "lrn", "lrn_f32"), record, overlaps=(overlap,)),)

@@ -14,6 +14,7 @@ import numpy as np
 from toolchain.fixedpoint import quantize
 from toolchain.ir.types import Array, DType, TensorType
 from toolchain.ops.base import Call, Field, Kernel, Op, Operands, QuantRule, only_quant, operator
+from toolchain.ops.overlap import Int, by_lanes, by_pixel, first_inputs, first_pixels
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -50,6 +51,13 @@ class Windows:
             axes = zip(offsets, counts, self.stride, self.dilation, strict=True)
             index = (slice(None), *(slice(o * d, o * d + s * (n - 1) + 1, s) for o, n, s, d in axes))
             yield padded[index]
+
+    def first_pixels(self, x: TensorType) -> Int:
+        """The lowest input pixel of each window."""
+        spatial = x.shape[1:-1]
+        begins = [begin for begin, _ in self.padding]
+        axes = zip(spatial, self.output(spatial), self.window, self.stride, self.dilation, begins, strict=True)
+        return first_pixels([first_inputs(*axis) for axis in axes], spatial, x.shape[0])
 
     def record(self, x: TensorType, y: TensorType) -> dict[str, Field]:
         """The kernel's fields; one spatial axis is a picture of height 1."""
@@ -147,7 +155,8 @@ class MaxPool(Op):
         x, y = operands.inputs[0], operands.outputs[0]
         limits = clamp_limits(self.clamp, y)
         record = self._windows().record(x.type, y.type) | _limit_fields(limits)
-        return (Call(_kernel("maxpool", "maxpool", y, clamped=limits is not None), record),)
+        overlap = by_pixel(self._windows().first_pixels(x.type), x.type, y.type, writes_first=True)
+        return (Call(_kernel("maxpool", "maxpool", y, clamped=limits is not None), record, overlaps=(overlap,)),)
 
 
 @operator("pool")
@@ -221,12 +230,16 @@ class AvgPool(Op):
         record = self._windows().record(x.type, y.type) | _limit_fields(limits)
         del record["dilation_y"], record["dilation_x"]
         macro = "avgpool" if y.type.dtype is DType.FLOAT32 else "avgpool_int"
-        if not self.counted:
-            return (Call(_kernel(macro, "avgpool", y, clamped=limits is not None, padded=False), record),)
-        record |= self._counted_fields()
-        if macro == "avgpool_int":
-            record["zero_point"] = only_quant(y)[1]
-        return (Call(_kernel(macro, "avgpool_padded", y, clamped=True, padded=True), record),)
+        pixels = self._windows().first_pixels(x.type)
+        whole = macro == "avgpool"
+        overlap = by_pixel(pixels, x.type, y.type, writes_first=True) if whole else by_lanes(pixels, x.type)
+        kernel = _kernel(macro, "avgpool", y, clamped=limits is not None, padded=False)
+        if self.counted:
+            record |= self._counted_fields()
+            kernel = _kernel(macro, "avgpool_padded", y, clamped=True, padded=True)
+            if macro == "avgpool_int":
+                record["zero_point"] = only_quant(y)[1]
+        return (Call(kernel, record, overlaps=(overlap,)),)
 
     def _counted_fields(self) -> dict[str, Field]:
         (top, bottom), (left, right) = ((0, 0), *self.counted)[-2:]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -13,8 +13,11 @@ from toolchain.errors import InputError
 from toolchain.ir.types import Array, DType, TensorType
 from toolchain.ops.base import Call, Field, Kernel, Op, Operands, QuantRule, only_quant, operator
 from toolchain.ops.broadcast import OUTER
+from toolchain.ops.overlap import LANES, Overlap, in_steps
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from toolchain.ir.graph import Tensor
 
 COMBINE = {
@@ -121,7 +124,22 @@ class Reduce(Op):
         )
         suffix = {"last": "", "middle": "_columns", "strided": "_strided"}[layout]
         kernel = Kernel("reduce", "reduce", f"reduce_{kind}{suffix}_{x.dtype.short}", variant, helpers)
-        return (Call(kernel, record),)
+        return (Call(kernel, record, overlaps=(_overlap(layout, record, x.dtype),)),)
+
+
+def _overlap(layout: str, record: Mapping[str, Any], dtype: DType) -> Overlap:
+    """A row of sums, or LANES columns of it, is read as a whole and then written."""
+    rows = np.arange(record["outer"])
+    if layout == "middle":
+        first = np.arange(0, record["inner"], LANES)
+        lows = rows[:, None] * record["size"] * record["inner"] + first
+        ends = rows[:, None] * record["inner"] + np.minimum(first + LANES, record["inner"])
+        return in_steps(lows.ravel() * dtype.bytes, ends.ravel() * dtype.bytes)
+    places = rows * record["size"]
+    if layout == "strided":
+        index = np.unravel_index(rows, record["outer_dims"])
+        places = np.asarray(sum(i * stride for i, stride in zip(index, record["outer_strides"], strict=True)))
+    return in_steps(places * dtype.bytes, (rows + 1) * dtype.bytes)
 
 
 def merged(shape: tuple[int, ...], axes: tuple[int, ...]) -> list[tuple[int, bool]]:
@@ -210,7 +228,14 @@ class ArgReduce(Op):
         better = (">" if self.kind == "max" else "<") + ("=" if self.last else "")
         variant = (("type", x.dtype.c), ("y_type", self.dtype.c), ("better", better))
         symbol = f"arg{self.kind}_{'last_' if self.last else ''}{x.dtype.short}_{self.dtype.short}"
-        return (Call(Kernel("reduce", "arg_reduce", symbol, variant), record),)
+        overlap = self._overlap(x.dtype, record) if min(x.dtype.bytes, self.dtype.bytes) == 1 else None
+        return (Call(Kernel("reduce", "arg_reduce", symbol, variant), record, overlaps=(overlap,)),)
+
+    def _overlap(self, dtype: DType, record: Mapping[str, Any]) -> Overlap:
+        """Column after column of each row of matrices; None between types that C lets a compiler keep apart."""
+        rows, columns = np.arange(record["outer"])[:, None], np.arange(record["inner"])
+        lows = (rows * record["size"] * record["inner"] + columns).ravel()
+        return in_steps(lows * dtype.bytes, np.arange(1, lows.size + 1) * self.dtype.bytes)
 
     def has_integer_form(self, inputs: tuple[Tensor, ...], outputs: tuple[Tensor, ...]) -> str | None:
         """Integers are ordered as the reals are."""

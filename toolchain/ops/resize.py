@@ -12,6 +12,7 @@ import numpy as np
 
 from toolchain.ir.types import Array, DType, TensorType
 from toolchain.ops.base import Call, Constant, Field, Kernel, Op, Operands, QuantRule, operator
+from toolchain.ops.overlap import by_lanes, first_pixels
 from toolchain.ops.shape import copy_indexed
 
 FRACTION_BITS = 10
@@ -165,7 +166,8 @@ class Resize(Op):
         }
         macro = "linear" if x.dtype is DType.FLOAT32 else "linear_int"
         kernel = Kernel("resize", macro, f"resize_linear_{x.dtype.short}", (("type", x.dtype.c),))
-        return (Call(kernel, record),)
+        pixels = first_pixels([rows.lower, columns.lower], (in_y, in_x), x.shape[0])
+        return (Call(kernel, record, overlaps=(by_lanes(pixels, x, lanes=1),)),)
 
 
 def _along(values: Array, axis: int, rank: int) -> Array:

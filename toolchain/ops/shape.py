@@ -15,6 +15,7 @@ import numpy as np
 from toolchain.fixedpoint import quantize, round_half_away
 from toolchain.ir.types import Array, DType, TensorType
 from toolchain.ops.base import Call, Constant, Field, Kernel, Op, Operands, QuantRule, only_quant, operator
+from toolchain.ops.overlap import Int, Overlap, in_steps
 
 if TYPE_CHECKING:
     from toolchain.ir.graph import Tensor
@@ -57,6 +58,20 @@ def _outer(axes: Axes) -> tuple[tuple[int, ...], tuple[int, ...]]:
     return tuple(length for length, _ in axes), tuple(stride for _, stride in axes)
 
 
+def _places(axes: Axes, offset: int) -> Int:
+    """The elements of a view's axes in order, as places in the whole."""
+    places = np.full(1, offset, np.int64)
+    for length, stride in axes:
+        places = (places[:, None] + np.arange(length) * stride).ravel()
+    return places
+
+
+def _in_runs(places: Int, run: int, dtype: DType) -> Overlap:
+    """Runs of elements that begin at `places` are copied by memcpy, for which none may meet its own copy."""
+    ends = np.arange(1, places.size + 1) * run
+    return in_steps(places * dtype.bytes, ends * dtype.bytes, writes_first=True)
+
+
 def copy_view(view: Array, whole: Array, dtype: DType, write: int = 0) -> Call:
     """Return the call that writes `view` (an int8 view of `whole`, the input) in order to one output."""
     axes, offset = merged_axes(view), _offset(view, whole)
@@ -64,13 +79,17 @@ def copy_view(view: Array, whole: Array, dtype: DType, write: int = 0) -> Call:
     record: dict[str, Field] = {"offset": offset, "run": run}
     if step != 1 or (axes and run * dtype.bytes < SHORT_RUN_BYTES):
         record["step"] = step
+        places = _places([*axes, (run, step)], offset) * dtype.bytes
+        overlap = in_steps(places, np.arange(1, places.size + 1) * dtype.bytes)
         name = "copy_strided"
-    elif not axes:
-        return Call(element_kernel("copy_block", dtype), record, writes=(write,))
     else:
+        overlap = _in_runs(_places(axes, offset), run, dtype)
         name = "copy_rows"
+    if not axes and name == "copy_rows":
+        return Call(element_kernel("copy_block", dtype), record, writes=(write,), overlaps=(overlap,))
     record["shape"], record["stride"] = _outer(axes)
-    return Call(element_kernel(name, dtype, len(_outer(axes)[0])), record, writes=(write,))
+    kernel = element_kernel(name, dtype, len(_outer(axes)[0]))
+    return Call(kernel, record, writes=(write,), overlaps=(overlap,))
 
 
 def copy_indexed(shape: tuple[int, ...], tables: dict[int, Array], dtype: DType) -> Call:
@@ -91,7 +110,11 @@ def copy_indexed(shape: tuple[int, ...], tables: dict[int, Array], dtype: DType)
         "shape": tuple(len(row) for row in rows),
         "table": Constant(np.concatenate(rows).astype(np.int32)),
     }
-    return Call(element_kernel("copy_indexed", dtype, len(rows)), record)
+    places = np.zeros(1, np.int64)
+    for row in rows:
+        places = (places[:, None] + row).ravel()
+    kernel = element_kernel("copy_indexed", dtype, len(rows))
+    return Call(kernel, record, overlaps=(_in_runs(places, run, dtype),))
 
 
 def _blank(shape: tuple[int, ...]) -> Array:
@@ -374,7 +397,9 @@ class Concat(Op):
             if table is not None:
                 record["table"] = Constant(table)
             kernel = element_kernel("concat" if table is None else "concat_mapped", tensor.type.dtype)
-            calls.append(Call(kernel, record, reads=(i,)))
+            blocks = np.arange(tensor.type.elements // run) * tensor.type.dtype.bytes
+            overlap = in_steps(blocks * run, blocks * row + (offset + run) * tensor.type.dtype.bytes, writes_first=True)
+            calls.append(Call(kernel, record, reads=(i,), overlaps=(overlap,)))
             offset += run
         return tuple(calls)
 

@@ -12,6 +12,7 @@ from toolchain import fixedpoint
 from toolchain.ir.types import Array, DType, QuantParams, TensorType
 from toolchain.ops import integer
 from toolchain.ops.base import Call, Constant, Field, Kernel, Op, Operands, QuantRule, only_quant, operator
+from toolchain.ops.overlap import IN_PLACE, Overlap
 
 if TYPE_CHECKING:
     from toolchain.ir.graph import Tensor
@@ -71,7 +72,8 @@ def _call(macro: str, operands: Operands, axis: int, fields: dict[str, Field], h
     record: dict[str, Field] = {"outer": outer, "size": size, **({"inner": inner} if inner > 1 else {}), **fields}
     symbol = f"{macro}{'_strided' if inner > 1 else ''}_{x.dtype.short}"
     variant = (("strided", inner > 1), ("beta", "beta" in fields))
-    return Call(Kernel("softmax", f"{macro}_{x.dtype.short}", symbol, variant, helpers), record, in_place=1)
+    kernel = Kernel("softmax", f"{macro}_{x.dtype.short}", symbol, variant, helpers)
+    return Call(kernel, record, overlaps=(IN_PLACE if inner > 1 else Overlap(0),))
 
 
 @operator("softmax")

@@ -13,6 +13,7 @@ from toolchain import fixedpoint
 from toolchain.ir.types import Array, DType, QuantParams, TensorType
 from toolchain.ops import integer
 from toolchain.ops.base import Call, Constant, Field, Kernel, Op, Operands, QuantRule, only_quant, operator
+from toolchain.ops.overlap import elementwise
 
 if TYPE_CHECKING:
     from toolchain.ir.graph import Tensor
@@ -186,7 +187,7 @@ class Unary(Op):
         variant = (("type", x.dtype.c), ("expression", kind.expression), ("fields", fields))
         kernel = Kernel("unary", "unary", f"{self.kind}_{x.dtype.short}", variant, kind.helpers)
         record: dict[str, Field] = {"elements": x.elements, **{name: float(getattr(self, name)) for name in fields}}
-        return (Call(kernel, record, in_place=1),)
+        return (Call(kernel, record, overlaps=(elementwise(x.dtype, x.dtype, x.elements),)),)
 
     def has_integer_form(self, inputs: tuple[Tensor, ...], outputs: tuple[Tensor, ...]) -> str | None:
         """Every function of reals has a table."""
@@ -213,4 +214,5 @@ def table_call(table: Array, operands: Operands) -> Call:
     suffix = x.dtype.short if x.dtype is y.dtype else f"{x.dtype.short}_{y.dtype.short}"
     variant = (("x_type", x.dtype.c), ("y_type", y.dtype.c))
     record: dict[str, Field] = {"elements": x.elements, "table": Constant(table)}
-    return Call(Kernel("unary", "table", f"table_{suffix}", variant), record, in_place=1)
+    overlap = elementwise(x.dtype, y.dtype, x.elements)
+    return Call(Kernel("unary", "table", f"table_{suffix}", variant), record, overlaps=(overlap,))

@@ -1,13 +1,22 @@
-"""When each buffer holds something, and which buffer may take over the memory of which."""
+"""When each buffer holds something, and which buffer may be written over which."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
 
-from toolchain.lower.program import Buffer, Program, Step
+from toolchain.lower.program import Program, Step
+from toolchain.ops.overlap import Overlap, common
 
 Span = tuple[int, int]
 """First and last step, both inclusive; -1 is the moment before the first step, when inputs are filled."""
+Pair = tuple[str, str]
+"""A written buffer, and one that is read for the last time in the step that writes it."""
+
+
+def kept(program: Program) -> tuple[str, ...]:
+    """Buffers that hold their values to the end of a run."""
+    ports = (*program.outputs, *(program.inputs if program.preserve_input else ()))
+    return tuple(port.buffer for port in ports)
 
 
 def lifetimes(program: Program) -> dict[str, Span]:
@@ -17,29 +26,26 @@ def lifetimes(program: Program) -> dict[str, Span]:
         for name in step.buffers:
             if name in program.buffers:
                 alive[name] = (alive.get(name, (when, when))[0], when)
-    kept = (*program.outputs, *(program.inputs if program.preserve_input else ()))
     end = len(program.steps)
-    alive.update({port.buffer: (alive[port.buffer][0], end) for port in kept})
+    alive.update({name: (alive[name][0], end) for name in kept(program)})
     return alive
 
 
-def takeovers(steps: Sequence[Step], buffers: Mapping[str, Buffer], alive: Mapping[str, Span]) -> dict[str, str]:
-    """Return {written buffer: the buffer it takes the memory of}: a read of equal size that dies in that step."""
-    shared: dict[str, str] = {}
-    for when, step in enumerate(steps):
-        target = step.writes[0]
-        if alive[target][0] != when or step.in_place == 0:
-            continue
-        donor = _donor(step, when, buffers, alive)
-        if donor is not None:
-            shared[target] = donor
-    return shared
+def overlaps(program: Program, alive: Mapping[str, Span]) -> dict[Pair, Overlap]:
+    """Return how each newly written buffer may lie over each buffer that dies in that step, where it may at all."""
+    found: dict[Pair, Overlap] = {}
+    for when, step in enumerate(program.steps):
+        if alive[step.writes[0]][0] == when:
+            dying = {name for name in step.reads if name in program.buffers and alive[name][1] == when}
+            found |= {(step.writes[0], name): stated for name, stated in _stated(step) if name in dying}
+    return found
 
 
-def _donor(step: Step, when: int, buffers: Mapping[str, Buffer], alive: Mapping[str, Span]) -> str | None:
-    size = buffers[step.writes[0]].bytes
-    for name in step.reads[: step.in_place]:
-        local = name in buffers and name not in step.reads[step.in_place :] and name not in step.writes
-        if local and buffers[name].bytes == size and alive[name][1] == when:
-            return name
-    return None
+def _stated(step: Step) -> Iterator[tuple[str, Overlap]]:
+    """The overlap of each read; of one that is read twice, what both reads tolerate."""
+    missing = (None,) * (len(step.reads) - len(step.overlaps))
+    pairs = list(zip(step.reads, (*step.overlaps, *missing), strict=True))
+    for name in dict.fromkeys(step.reads):
+        stated = common(*(overlap for read, overlap in pairs if read == name))
+        if stated is not None and name not in step.writes[1:]:
+            yield name, stated

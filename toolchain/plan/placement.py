@@ -1,15 +1,30 @@
-"""Packing blocks of memory with known lifetimes into as few bytes as possible."""
+"""Packing blocks of memory with known lifetimes into as few bytes as possible, where some may overlap by halves.
+
+Two blocks in use at the same time keep a distance: offset(b) - offset(a) lies in none of a few forbidden open
+intervals. Without more said that is (-size of b, size of a); an overlap allows a part of it. Placing blocks one
+after another, each at the lowest offset that is forbidden by none of those placed, gives a packing for every order;
+the search is for an order. All of it is deterministic.
+"""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-SHUFFLES = 200
+from toolchain.ops.overlap import Overlap
+
+SHUFFLES = 100
 """Random orders tried when the sorted ones stay above the lower bound; seeded, so that exports repeat."""
-LARGEST_SHUFFLED = 80
-"""Blocks: above this, shuffling costs more time than it has ever saved bytes."""
+MOVES = 400
+"""Changes of the best order tried after that."""
+LARGEST_SEARCHED = 120
+"""Blocks: above this, searching costs more time than it has ever saved bytes."""
+ATTEMPTS = 4000
+"""Partial orders looked at while all that matter are tried: enough for networks of a few layers."""
+
+Intervals = tuple[tuple[int, int], ...]
+Overlaps = Mapping[tuple[str, str], Overlap]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,63 +42,133 @@ class Block:
         return self.first <= other.last and other.first <= self.last
 
 
-def live_bytes(blocks: Sequence[Block]) -> int:
-    """The most bytes in use at any step: no placement needs less."""
-    return max((sum(b.size for b in blocks if b.first <= t <= b.last) for t in {b.first for b in blocks}), default=0)
+def place(blocks: Sequence[Block], overlaps: Overlaps | None = None, bound: int = 0) -> dict[str, int]:
+    """Return byte offsets: the best found over many orders. `overlaps` is by (written, read); `bound` ends the search.
 
-
-def place(blocks: Sequence[Block]) -> dict[str, int]:
-    """Return byte offsets: the best found over several orders, deterministic."""
-    bound = live_bytes(blocks)
-    best: dict[str, int] = {}
-    best_size: int | None = None
+    Few blocks are placed in every order that can differ, the others in orders that are changed where it pays.
+    """
+    search = _Search(blocks, overlaps or {}, bound)
     for order in _orders(blocks):
-        offsets = fit(order)
-        size = extent(order, offsets)
-        if best_size is None or size < best_size:
-            best, best_size = offsets, size
-        if best_size <= bound:
-            break
-    return best
+        search.attempt(order)
+    if len(blocks) <= LARGEST_SEARCHED:
+        search.improve()
+        search.exhaust((), ())
+    return {block.name: offset for block, offset in zip(blocks, search.best, strict=True)}
 
 
-def extent(blocks: Iterable[Block], offsets: dict[str, int]) -> int:
+def extent(blocks: Iterable[Block], offsets: Mapping[str, int]) -> int:
     """Bytes from offset 0 to the end of the last block."""
     return max((offsets[block.name] + block.size for block in blocks), default=0)
 
 
-def fit(order: Sequence[Block]) -> dict[str, int]:
-    """Place blocks one after another, each into the tightest gap among those placed that are alive with it."""
-    offsets: dict[str, int] = {}
-    placed: list[Block] = []
-    for block in order:
-        busy = sorted((offsets[b.name], offsets[b.name] + b.size) for b in placed if b.meets(block))
-        offsets[block.name] = _gap(block, busy)
-        placed.append(block)
-    return offsets
+def forbidden(one: Block, other: Block, overlap: Overlap | None) -> Intervals:
+    """Open intervals of offset(one) - offset(other) that are not allowed. `overlap`: how `other` may lie over `one`."""
+    low, high = -one.size, other.size
+    if overlap is None:
+        return ((low, high),)
+    parts = ((low, min(overlap.least, high)), (max(overlap.most, low), high))
+    return tuple((start, stop) for start, stop in parts if stop - start > 1)
 
 
-def _gap(block: Block, busy: Sequence[tuple[int, int]]) -> int:
-    """Offset of the smallest gap that holds the block, or the first one behind everything."""
-    best: int | None = None
-    least = 0
-    end = 0
-    for start, stop in busy:
-        at = _align(end, block.align)
-        spare = start - at - block.size
-        if spare >= 0 and (best is None or spare < least):
-            best, least = at, spare
-        end = max(end, stop)
-    return best if best is not None else _align(end, block.align)
+class _Search:
+    """The best offsets so far, by index of the block, and the distances the blocks must keep."""
 
+    def __init__(self, blocks: Sequence[Block], overlaps: Overlaps, bound: int) -> None:
+        self.blocks = blocks
+        self.bound = bound
+        self.best: list[int] = [0] * len(blocks)
+        self.size: int | None = None
+        self.order: tuple[int, ...] = ()
+        self.attempts = 0
+        self._index = {block.name: i for i, block in enumerate(blocks)}
+        self._near = [dict(self._distances(i, overlaps)) for i in range(len(blocks))]
 
-def _align(offset: int, align: int) -> int:
-    return -(-offset // align) * align
+    def _distances(self, i: int, overlaps: Overlaps) -> Iterator[tuple[int, Intervals]]:
+        """For each block that block i meets, the forbidden intervals of offset(i) - offset(that block)."""
+        one = self.blocks[i]
+        for j, other in enumerate(self.blocks):
+            if i == j or not one.meets(other):
+                continue
+            if (one.name, other.name) in overlaps:
+                mirrored = forbidden(other, one, overlaps[one.name, other.name])
+                yield j, tuple((-stop, -start) for start, stop in mirrored)
+            else:
+                yield j, forbidden(one, other, overlaps.get((other.name, one.name)))
+
+    @property
+    def done(self) -> bool:
+        """Whether nothing better can be found."""
+        return self.size is not None and self.size <= self.bound
+
+    def attempt(self, order: Sequence[Block]) -> None:
+        """Place the blocks in this order."""
+        if not self.done:
+            self._try(tuple(self._index[block.name] for block in order))
+
+    def _try(self, order: tuple[int, ...]) -> bool:
+        """Whether the order is at least as good as the best one; then it is the best."""
+        offsets: dict[int, int] = {}
+        size = 0
+        for i in order:
+            offsets[i] = self.lowest(i, offsets)
+            size = max(size, offsets[i] + self.blocks[i].size)
+            if self.size is not None and size > self.size:
+                return False
+        if self.size is None or size < self.size:
+            self.best, self.size = [offsets[i] for i in range(len(order))], size
+        self.order = order
+        return True
+
+    def lowest(self, i: int, offsets: Mapping[int, int]) -> int:
+        """The lowest offset of block i beside those that have theirs."""
+        busy = [
+            (offsets[j] + start, offsets[j] + stop)
+            for j, intervals in self._near[i].items()
+            if j in offsets
+            for start, stop in intervals
+        ]
+        align = self.blocks[i].align
+        at = 0
+        for start, stop in sorted(busy):
+            if start >= at:
+                break
+            if stop > at:
+                at = -(-stop // align) * align
+        return at
+
+    def exhaust(self, order: tuple[int, ...], placed: tuple[int, ...]) -> None:
+        """Try every order in which offsets ascend, as far as it may still win."""
+        self.attempts += 1
+        if len(order) == len(self.blocks):
+            self._try(order)
+            return
+        offsets = dict(zip(order, placed, strict=True))
+        free = {i: self.lowest(i, offsets) for i in range(len(self.blocks)) if i not in offsets}
+        if self.size is not None and max(at + self.blocks[i].size for i, at in free.items()) >= self.size:
+            return
+        for i, at in sorted(free.items(), key=lambda each: (each[1], -self.blocks[each[0]].size)):
+            if not self.done and self.attempts < ATTEMPTS and (not placed or at >= placed[-1]):
+                self.exhaust((*order, i), (*placed, at))
+
+    def improve(self) -> None:
+        """Shuffled orders, then the best one with a block moved forward, as often as it pays."""
+        chance = random.Random(0)  # noqa: S311 - a search, not a secret
+        for _ in range(SHUFFLES):
+            weights = {block.name: block.size * (0.3 + chance.random()) for block in self.blocks}
+            self.attempt(sorted(self.blocks, key=lambda b: -weights[b.name]))
+        for _ in range(MOVES):
+            if self.done:
+                return
+            order = list(self.order)
+            moved = order.pop(chance.randrange(len(order)))
+            order.insert(chance.randrange(len(order) + 1), moved)
+            self._try(tuple(order))
 
 
 _SortKey = Callable[[Block], tuple[int, ...]]
 _KEYS: tuple[_SortKey, ...] = (
     lambda b: (-b.size, b.first),
+    lambda b: (-b.size, -b.first),
     lambda b: (-b.size * (b.last - b.first + 1), b.first),
     lambda b: (-(b.last - b.first), -b.size),
     lambda b: (b.first, -b.size),
@@ -91,12 +176,6 @@ _KEYS: tuple[_SortKey, ...] = (
 )
 
 
-def _orders(blocks: Sequence[Block]) -> Iterable[list[Block]]:
+def _orders(blocks: Sequence[Block]) -> Iterator[list[Block]]:
     for key in _KEYS:
         yield sorted(blocks, key=key)
-    if len(blocks) > LARGEST_SHUFFLED:
-        return
-    chance = random.Random(0)  # noqa: S311 - a search, not a secret
-    for _ in range(SHUFFLES):
-        weights = {block.name: block.size * (0.3 + chance.random()) for block in blocks}
-        yield sorted(blocks, key=lambda b: -weights[b.name])

@@ -112,7 +112,7 @@ def _layer(graph: Graph, index: int, node: Node) -> dict[str, Any]:
 
 
 def buffers(program: Program) -> list[dict[str, Any]]:
-    """Where each buffer lies and from which step to which it is alive (-1: before the first)."""
+    """Where each buffer lies, from which step to which it is alive (-1: before the first), what it is written over."""
     if program.memory is None:
         raise ValueError(f"{program.name}: the buffers are not placed yet")
     rows = [
@@ -121,7 +121,7 @@ def buffers(program: Program) -> list[dict[str, Any]]:
             "offset": offset,
             "bytes": program.buffers[name].bytes,
             "steps": list(program.memory.alive[name]),
-            "in_place_of": program.memory.shared.get(name),
+            "over": list(program.memory.over.get(name, ())),
         }
         for name, offset in program.memory.offsets.items()
         if name in program.memory.alive

@@ -33,7 +33,8 @@ static inline float dot_f32(const float *x, const float *weight, int32_t count)
     return (sums[0] + sums[1]) + (sums[2] + sums[3]);
 }
 
-/* y = weight x + bias for each row of x; weight has one row per output. */
+/* y = weight x + bias for each row of x; weight has one row per output. With scratch for a row,
+ * y may be written over x. */
 struct dense_clamped_f32 {
     int32_t rows, inputs, outputs;
     const float *weight;
@@ -41,14 +42,19 @@ struct dense_clamped_f32 {
     float low, high;
 };
 
-static void dense_clamped_f32(const struct dense_clamped_f32 *layer, const float *x, float *y)
+static void dense_clamped_f32(const struct dense_clamped_f32 *layer, const float *x, float *y,
+                              void *scratch)
 {
     const int32_t inputs = layer->inputs;
 
     for (int32_t row = 0; row < layer->rows; row++) {
+        const float *source = x;
+        if (scratch != NULL) {
+            source = memcpy(scratch, x, (size_t)inputs * sizeof(*x));
+        }
         for (int32_t output = 0; output < layer->outputs; output++) {
             const float *weight = layer->weight + output * inputs;
-            const float sum = layer->bias[output] + dot_f32(x, weight, inputs);
+            const float sum = layer->bias[output] + dot_f32(source, weight, inputs);
             y[output] = clamp_f32(sum, layer->low, layer->high);
         }
         x += inputs;
@@ -56,21 +62,26 @@ static void dense_clamped_f32(const struct dense_clamped_f32 *layer, const float
     }
 }
 
-/* y = weight x + bias for each row of x; weight has one row per output. */
+/* y = weight x + bias for each row of x; weight has one row per output. With scratch for a row,
+ * y may be written over x. */
 struct dense_f32 {
     int32_t rows, inputs, outputs;
     const float *weight;
     const float *bias;
 };
 
-static void dense_f32(const struct dense_f32 *layer, const float *x, float *y)
+static void dense_f32(const struct dense_f32 *layer, const float *x, float *y, void *scratch)
 {
     const int32_t inputs = layer->inputs;
 
     for (int32_t row = 0; row < layer->rows; row++) {
+        const float *source = x;
+        if (scratch != NULL) {
+            source = memcpy(scratch, x, (size_t)inputs * sizeof(*x));
+        }
         for (int32_t output = 0; output < layer->outputs; output++) {
             const float *weight = layer->weight + output * inputs;
-            const float sum = layer->bias[output] + dot_f32(x, weight, inputs);
+            const float sum = layer->bias[output] + dot_f32(source, weight, inputs);
             y[output] = sum;
         }
         x += inputs;
@@ -133,19 +144,19 @@ static const struct softmax_f32 softmax2 = {
     .size = 3,
 };
 
-/* Memory plan, 56 bytes:
- *   input0    32 .. 56
- *   dense0     0 .. 32
+/* Memory plan, 52 bytes:
+ *   input0    28 .. 52
+ *   dense0     0 .. 32  over input0
  *   dense1    32 .. 44
- *   softmax2  32 .. 44  in place of dense1  output0
+ *   softmax2   0 .. 12  output0
  */
 void mlp_run(void *arena)
 {
     float *const f = (float *)arena;
 
-    dense_clamped_f32(&dense0, f + 8, f); /* fc1 */
-    dense_f32(&dense1, f, f + 8);         /* fc2 */
-    softmax_f32(&softmax2, f + 8, f + 8); /* probabilities */
+    dense_clamped_f32(&dense0, f + 7, f, NULL); /* fc1 */
+    dense_f32(&dense1, f, f + 8, NULL);         /* fc2 */
+    softmax_f32(&softmax2, f + 8, f);           /* probabilities */
 }
 
 int mlp_init(void *arena, size_t bytes)
@@ -167,12 +178,12 @@ void mlp_reset(void *arena)
 
 mlp_input0_t *mlp_input0(void *arena)
 {
-    return (mlp_input0_t *)arena + 8;
+    return (mlp_input0_t *)arena + 7;
 }
 
 const mlp_output0_t *mlp_output0(const void *arena)
 {
-    return (const mlp_output0_t *)arena + 8;
+    return (const mlp_output0_t *)arena;
 }
 
 /* CRC-32 of an array's elements, least significant byte first whatever the core's byte order. */

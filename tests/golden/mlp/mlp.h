@@ -27,7 +27,7 @@
 #define MLP_OUTPUTS 1
 
 /* All RAM the model needs besides the stack, inputs and outputs included. */
-#define MLP_ARENA_BYTES 56u
+#define MLP_ARENA_BYTES 52u
 #define MLP_ARENA_ALIGN 16u
 /* Read-only bytes of the weights. */
 #define MLP_WEIGHTS_BYTES 332u

@@ -308,28 +308,28 @@ static const struct maxpool_s8 maxpool7 = {
     .dilation_x = 1,
 };
 
-/* Memory plan, 576 bytes:
- *   input0      0 .. 108
- *   conv0     288 .. 432
- *   conv1     432 .. 576
- *   table2    432 .. 576  in place of conv1
- *   add3      432 .. 576  in place of table2
- *   table4    288 .. 432  in place of conv0
- *   concat5     0 .. 288
+/* Memory plan, 432 bytes:
+ *   input0     60 .. 168
+ *   conv0       0 .. 144  over input0
+ *   conv1     144 .. 288
+ *   table2    144 .. 288  in place of conv1
+ *   add3      144 .. 288  in place of table2
+ *   table4    288 .. 432
+ *   concat5     0 .. 288  over add3
  *   maxpool7  288 .. 360  output0
  */
 void residual_run(void *arena)
 {
     int8_t *const a = (int8_t *)arena;
 
-    conv_offset_channels_s8(&conv0, a, a + 288);       /* conv1 */
-    conv_offset_channels_s8(&conv1, a + 288, a + 432); /* conv2 */
-    table_s8(&table2, a + 432, a + 432);               /* sigmoid */
-    add_s8(&add3, a + 288, a + 432, a + 432);          /* sum */
-    table_s8(&table4, a + 288, a + 288);               /* concat */
-    concat_s8(&concat5, a + 432, a);                   /* concat */
-    concat_s8(&concat6, a + 288, a);                   /* concat */
-    maxpool_s8(&maxpool7, a, a + 288);                 /* pool */
+    conv_offset_channels_s8(&conv0, a + 60, a);  /* conv1 */
+    conv_offset_channels_s8(&conv1, a, a + 144); /* conv2 */
+    table_s8(&table2, a + 144, a + 144);         /* sigmoid */
+    add_s8(&add3, a, a + 144, a + 144);          /* sum */
+    table_s8(&table4, a, a + 288);               /* concat */
+    concat_s8(&concat5, a + 144, a);             /* concat */
+    concat_s8(&concat6, a + 288, a);             /* concat */
+    maxpool_s8(&maxpool7, a, a + 288);           /* pool */
 }
 
 int residual_init(void *arena, size_t bytes)
@@ -351,7 +351,7 @@ void residual_reset(void *arena)
 
 residual_input0_t *residual_input0(void *arena)
 {
-    return (residual_input0_t *)arena;
+    return (residual_input0_t *)arena + 60;
 }
 
 const residual_output0_t *residual_output0(const void *arena)

@@ -133,9 +133,11 @@ static void conv_offset_s8(const struct conv_offset_s8 *layer, const int8_t *x, 
     }
 }
 
-/* Convolution of each channel for itself, weights [y][x][channel]; 16 channels at a time. */
+/* Convolution of each channel for itself, weights [y][x][channel]; 16 channels at a time. Rows that
+ * are kept, in scratch, let y be written over x. */
 struct depthwise_offset_s8 {
     int32_t batch, channels;
+    int32_t kept_rows; /* the rows of a window, or 0 */
     int32_t in_y, in_x;
     int32_t out_y, out_x;
     int32_t kernel_y, kernel_x;
@@ -150,13 +152,23 @@ struct depthwise_offset_s8 {
     int32_t low, high;
 };
 
-static void depthwise_offset_s8(const struct depthwise_offset_s8 *layer, const int8_t *x, int8_t *y)
+static void depthwise_offset_s8(const struct depthwise_offset_s8 *layer, const int8_t *x, int8_t *y,
+                                void *scratch)
 {
     const int32_t channels = layer->channels;
+    const int32_t width = layer->in_x * channels;
+    int8_t *kept = scratch;
+    int32_t next = 0; /* row to keep */
 
     for (int32_t row = 0; row < layer->batch * layer->out_y; row++) {
         const int32_t top = row % layer->out_y * layer->stride_y - layer->pad_y;
-        const int8_t *picture = x + row / layer->out_y * layer->in_y * layer->in_x * channels;
+        const int8_t *picture = x + row / layer->out_y * layer->in_y * width;
+        const int32_t end = layer->kept_rows > 0 ? top + layer->kept_rows : 0;
+        next = row % layer->out_y > 0 ? next : 0;
+        for (; next < end && next < layer->in_y; next++) {
+            memcpy(kept + next % layer->kept_rows * width, picture + next * width,
+                   (size_t)width * sizeof(*x));
+        }
         for (int32_t out_x = 0; out_x < layer->out_x; out_x++) {
             const int32_t left = out_x * layer->stride_x - layer->pad_x;
             for (int32_t first = 0; first < channels; first += 16) {
@@ -170,14 +182,17 @@ static void depthwise_offset_s8(const struct depthwise_offset_s8 *layer, const i
                     if (in_y < 0 || in_y >= layer->in_y) {
                         continue;
                     }
+                    const int8_t *line = picture + in_y * width + first;
+                    if (layer->kept_rows > 0) {
+                        line = kept + in_y % layer->kept_rows * width + first;
+                    }
                     for (int32_t kernel_x = 0; kernel_x < layer->kernel_x; kernel_x++) {
                         const int32_t in_x = left + kernel_x * layer->dilation_x;
                         if (in_x < 0 || in_x >= layer->in_x) {
                             continue;
                         }
-                        const int32_t pixel = in_y * layer->in_x + in_x;
                         const int32_t tap = kernel_y * layer->kernel_x + kernel_x;
-                        const int8_t *inputs = picture + pixel * channels + first;
+                        const int8_t *inputs = line + in_x * channels;
                         const int8_t *weight = layer->weight + tap * channels + first;
                         for (int32_t lane = 0; lane < lanes; lane++) {
                             sums[lane] += (inputs[lane] - layer->zero_x) * weight[lane];
@@ -196,7 +211,8 @@ static void depthwise_offset_s8(const struct depthwise_offset_s8 *layer, const i
     }
 }
 
-/* y = weight x + bias for each row of x; weight has one row per output. */
+/* y = weight x + bias for each row of x; weight has one row per output. With scratch for a row,
+ * y may be written over x. */
 struct dense_s8 {
     int32_t rows, inputs, outputs;
     const int8_t *weight;
@@ -206,14 +222,18 @@ struct dense_s8 {
     int32_t low, high;
 };
 
-static void dense_s8(const struct dense_s8 *layer, const int8_t *x, int8_t *y)
+static void dense_s8(const struct dense_s8 *layer, const int8_t *x, int8_t *y, void *scratch)
 {
     const int32_t inputs = layer->inputs;
 
     for (int32_t row = 0; row < layer->rows; row++) {
+        const int8_t *source = x;
+        if (scratch != NULL) {
+            source = memcpy(scratch, x, (size_t)inputs * sizeof(*x));
+        }
         for (int32_t output = 0; output < layer->outputs; output++) {
             const int8_t *weight = layer->weight + output * inputs;
-            int32_t sum = layer->bias[output] + dot_s8(x, weight, inputs);
+            int32_t sum = layer->bias[output] + dot_s8(source, weight, inputs);
             sum = requantize(sum, layer->multiplier, layer->shift);
             y[output] = clamp_s8(sum + layer->zero_y, layer->low, layer->high);
         }
@@ -331,6 +351,7 @@ static const struct depthwise_offset_s8 depthwise2 = {
     .pad_y = 1,
     .pad_x = 1,
     .channels = 8,
+    .kept_rows = 0,
     .weight = depthwise2_weight,
     .bias = depthwise2_bias,
     .multiplier = 1592302262,
@@ -387,28 +408,29 @@ static const struct dequantize_s8 dequantize6 = {
     .zero_point = -56,
 };
 
-/* Memory plan, 800 bytes:
- *   input0         0 .. 640
- *   quantize0    640 .. 800
- *   conv1          0 .. 160
- *   depthwise2   240 .. 400
- *   dense3         0 .. 240
- *   reduce4      240 .. 252
- *   dense5        16 ..  20
- *   dequantize6    0 ..  16  output0
+/* Memory plan, 640 bytes:
+ *   input0            0 .. 640
+ *   quantize0         0 .. 160  over input0
+ *   conv1           160 .. 320
+ *   depthwise2       76 .. 236  over conv1
+ *   dense3_scratch  240 .. 248
+ *   dense3            0 .. 240  over depthwise2
+ *   reduce4           0 ..  12  over dense3
+ *   dense5           12 ..  16
+ *   dequantize6       0 ..  16  over dense5  output0
  */
 void separable_run(void *arena)
 {
     int8_t *const a = (int8_t *)arena;
     float *const f = (float *)arena;
 
-    quantize_s8(&quantize0, f, a + 640);          /* x */
-    conv_offset_s8(&conv1, a + 640, a);           /* stem */
-    depthwise_offset_s8(&depthwise2, a, a + 240); /* depthwise */
-    dense_s8(&dense3, a + 240, a);                /* pointwise */
-    reduce_sum_columns_s8(&reduce4, a, a + 240);  /* pool */
-    dense_s8(&dense5, a + 240, a + 16);           /* head */
-    dequantize_s8(&dequantize6, a + 16, f);       /* head */
+    quantize_s8(&quantize0, f, a);                           /* x */
+    conv_offset_s8(&conv1, a, a + 160);                      /* stem */
+    depthwise_offset_s8(&depthwise2, a + 160, a + 76, NULL); /* depthwise */
+    dense_s8(&dense3, a + 76, a, a + 240);                   /* pointwise */
+    reduce_sum_columns_s8(&reduce4, a, a);                   /* pool */
+    dense_s8(&dense5, a, a + 12, NULL);                      /* head */
+    dequantize_s8(&dequantize6, a + 12, f);                  /* head */
 }
 
 int separable_init(void *arena, size_t bytes)
