@@ -186,7 +186,7 @@ def _require_backend(keras: Any, subject: str) -> None:
 def _depthwise_of_keras_2(keras: Any) -> Any:
     """DepthwiseConv2D that accepts the argument `groups` which Keras 2 wrote and Keras 3 dropped."""
 
-    class DepthwiseConv2D(keras.layers.DepthwiseConv2D):  # type: ignore[misc, name-defined]
+    class DepthwiseConv2D(keras.layers.DepthwiseConv2D):  # type: ignore[misc]
         def __init__(self, *args: Any, groups: int = 1, **kwargs: Any) -> None:
             if groups != 1:
                 raise ValueError(f"DepthwiseConv2D with groups={groups}, expected 1")
