@@ -34,6 +34,8 @@ from toolchain.verify.compare import interpret_batch
 from toolchain.verify.compiler import Footprint, footprint
 from toolchain.verify.harness import CompiledModel, copy_sources
 
+MEASURED = ("parity.json", "report.html")
+"""Files that hold what this machine's compilers and frameworks found, and so may differ on another."""
 Progress = Callable[[str, int, int], None]
 """Called with a stage, how much of it is done, and how much there is (0: unknown)."""
 
@@ -248,10 +250,13 @@ def check_budget(what: str, found: int, limit: int | None, flag: str) -> None:
 
 
 def write_report(folder: Path, document: dict[str, Any], parity: dict[str, Any]) -> None:
-    """parity.json, report.html, and manifest.json with the hash of every other file."""
-    (folder / "parity.json").write_text(facts.json_text(parity))
-    (folder / "report.html").write_text(html.render(document, facts.plain(parity)))
-    document["files"] = {path.name: facts.file_hash(path) for path in sorted(folder.iterdir())}
+    """parity.json, report.html, and manifest.json, which hashes every file that does not depend on this machine."""
+    measured_json, measured_html = MEASURED
+    (folder / measured_json).write_text(facts.json_text(parity))
+    (folder / measured_html).write_text(html.render(document, facts.plain(parity)))
+    document["files"] = {
+        path.name: None if path.name in MEASURED else facts.file_hash(path) for path in sorted(folder.iterdir())
+    }
     (folder / facts.FILE).write_text(facts.json_text(document))
 
 

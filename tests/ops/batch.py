@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tests.ops.native import FLAGS, STYLE
+from tests.ops.native import FLAGS, formatted
 from toolchain.config import Rounding
 from toolchain.emit.emitter import HELPERS, tidy
 from toolchain.emit.environment import c_type, c_value, environment
@@ -67,10 +67,7 @@ def check(cases: Sequence[Case], folder: Path, compiler: str = "gcc") -> None:
         start += expected.nbytes
         _compare(case, y, expected)
     assert start == len(raw)
-    style = subprocess.run(
-        ["clang-format", f"--style={STYLE}"], input=functions, text=True, capture_output=True, check=True
-    )
-    assert functions.splitlines() == style.stdout.splitlines()
+    assert functions.splitlines() == formatted(functions).splitlines()
 
 
 def _compare(case: Case, y: Array, expected: Array) -> None:

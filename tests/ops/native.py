@@ -154,9 +154,16 @@ def check(op: Op, *inputs: Array, quant: Sequence[QuantParams | None] = (), rtol
 
 def assert_formatted(cases: Iterable[tuple[Op, Sequence[Array], Sequence[QuantParams | None]]]) -> None:
     """Assert that clang-format changes nothing in the kernels of (operator, inputs, parameters)."""
-    if shutil.which("clang-format") is None:
-        pytest.skip("no clang-format")
     bodies = {body.strip() for op, x, quant in cases for body in source(op, operands_of(op, x, quant), x)[1]}
     text = "\n\n".join(sorted(bodies)) + "\n"
+    if shutil.which("clang-format") is None:
+        pytest.skip("clang-format not found: sudo apt-get install clang-format")
+    assert formatted(text) == text
+
+
+def formatted(text: str) -> str:
+    """C as clang-format lays it out, where it is installed; elsewhere the text itself."""
+    if shutil.which("clang-format") is None:
+        return text
     command = ["clang-format", f"--style={STYLE}"]
-    assert subprocess.run(command, input=text, text=True, capture_output=True, check=True).stdout == text
+    return subprocess.run(command, input=text, text=True, capture_output=True, check=True).stdout

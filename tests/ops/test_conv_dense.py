@@ -147,9 +147,7 @@ int main(void)
 
 
 def assert_formatted(text):
-    command = ["clang-format", f"--style={native.STYLE}"]
-    found = subprocess.run(command, input=text, text=True, capture_output=True, check=True).stdout
-    assert found == text
+    assert native.formatted(text) == text
 
 
 @each_case

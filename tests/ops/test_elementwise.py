@@ -118,8 +118,9 @@ def test_binary_int8_c(rounding, rng, tmp_path):
             cases.append(Case(Binary(kind, (0.0, 6.0)), pair, (X, Y, QuantParams((0.61,), -70)), rounding=rounding))
         a, b = (v.ravel().astype(np.int8) for v in np.meshgrid(np.arange(-128, 128), np.arange(-128, 128, 3)))
         cases.append(Case(Binary(kind), (a, b), (X, Y, QuantParams((0.1,), 3)), rounding=rounding))
-    for kind in COMPARISONS:
-        cases.append(Case(Binary(kind), (integers(rng, 99), integers(rng, 99)), (X, X), rounding=rounding))
+    cases += [
+        Case(Binary(kind), (integers(rng, 99), integers(rng, 99)), (X, X), rounding=rounding) for kind in COMPARISONS
+    ]
     check(cases, tmp_path)
 
 

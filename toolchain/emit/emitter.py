@@ -14,7 +14,7 @@ from jinja2 import nodes
 from toolchain.emit import layout
 from toolchain.emit.crc import weights_crc
 from toolchain.emit.environment import c_type, c_value, environment, table, wrapped
-from toolchain.ir.types import Array
+from toolchain.ir.types import Array, DType
 from toolchain.lower.names import comment
 from toolchain.lower.program import PortSpec, Program, Step
 
@@ -82,7 +82,7 @@ def _facts(program: Program, vectors: Vectors | None, *, trace: bool, source: st
         "outputs": outputs,
         "quantized_inputs": [port for port in inputs if port["scale"] is not None],
         "quantized_outputs": [port for port in outputs if port["scale"] is not None],
-        "integers": any(port.type.quant is not None for port in (*program.inputs, *program.outputs)),
+        "integers": any(buffer.dtype in {DType.INT8, DType.INT16} for buffer in program.buffers.values()),
         "uses_libm": _uses_libm(program, [*helpers, *kernels]),
         "helpers": helpers,
         "kernels": kernels,

@@ -5,13 +5,10 @@ Nothing stored in a file is executed: files with Lambda layers or with classes o
 
 from __future__ import annotations
 
-import contextlib
 import json
-import logging
 import os
 import re
 import sys
-import warnings
 import zipfile
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -21,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from toolchain.errors import InputError
 from toolchain.importers import tflite
 from toolchain.importers.builder import one_line
+from toolchain.importers.quiet import quiet
 
 if TYPE_CHECKING:
     from toolchain.ir.graph import Graph
@@ -80,41 +78,6 @@ def require_tensorflow(subject: str) -> Any:
             f"{subject}: TensorFlow is not installed, expected it for this model; pip install tensorflow-cpu"
         ) from None
     return tf
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Keep TensorFlow from printing, logging and warning, its C++ part included."""
-    previous = logging.root.manager.disable
-    logging.disable(logging.ERROR)
-    try:
-        with warnings.catch_warnings(), _silent_descriptors():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(previous)
-
-
-@contextlib.contextmanager
-def _silent_descriptors() -> Iterator[None]:
-    """Send what is written to file descriptors 1 and 2 nowhere."""
-    for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(OSError, ValueError, AttributeError):
-            stream.flush()
-    saved = [os.dup(descriptor) for descriptor in (1, 2)]
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    try:
-        for descriptor in (1, 2):
-            os.dup2(nowhere, descriptor)
-        yield
-    finally:
-        for stream in (sys.stdout, sys.stderr):
-            with contextlib.suppress(OSError, ValueError, AttributeError):
-                stream.flush()
-        for descriptor, kept in zip((1, 2), saved, strict=True):
-            os.dup2(kept, descriptor)
-            os.close(kept)
-        os.close(nowhere)
 
 
 def _reading(read: Any, subject: str, expected: str) -> Any:
@@ -186,7 +149,7 @@ def _require_backend(keras: Any, subject: str) -> None:
 def _depthwise_of_keras_2(keras: Any) -> Any:
     """DepthwiseConv2D that accepts the argument `groups` which Keras 2 wrote and Keras 3 dropped."""
 
-    class DepthwiseConv2D(keras.layers.DepthwiseConv2D):  # type: ignore[misc, name-defined]
+    class DepthwiseConv2D(keras.layers.DepthwiseConv2D):  # type: ignore[misc]
         def __init__(self, *args: Any, groups: int = 1, **kwargs: Any) -> None:
             if groups != 1:
                 raise ValueError(f"DepthwiseConv2D with groups={groups}, expected 1")

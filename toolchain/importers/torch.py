@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
-import logging
-import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +11,7 @@ import numpy as np
 from toolchain.errors import InputError
 from toolchain.importers import onnx
 from toolchain.importers.builder import one_line
+from toolchain.importers.quiet import quiet
 
 if TYPE_CHECKING:
     from toolchain.ir.graph import Graph
@@ -102,23 +99,6 @@ def _tensors(torch: Any, example_inputs: Any) -> tuple[Any, ...]:
     """The example inputs as a tuple of tensors; a single array and numpy arrays are accepted."""
     many = example_inputs if isinstance(example_inputs, tuple | list) else (example_inputs,)
     return tuple(torch.from_numpy(each) if isinstance(each, np.ndarray) else each for each in many)
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Keep torch's exporter from printing, logging and warning."""
-    previous = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with (
-            warnings.catch_warnings(),
-            contextlib.redirect_stdout(io.StringIO()),
-            contextlib.redirect_stderr(io.StringIO()),
-        ):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(previous)
 
 
 def _first_line(error: BaseException) -> str:

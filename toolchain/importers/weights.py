@@ -11,6 +11,7 @@ import numpy as np
 from toolchain.errors import InputError
 from toolchain.importers import check_path, framework, is_pickled
 from toolchain.importers.builder import one_line
+from toolchain.importers.quiet import quiet
 
 if TYPE_CHECKING:
     from toolchain.ir.types import Array
@@ -57,7 +58,7 @@ def _of_torch(model: Any) -> dict[str, Array]:
 
 def _read_state_dict(path: Path) -> Any:
     """The unpickled tensors of a file; nothing but tensors and containers is ever loaded."""
-    from toolchain.importers.torch import quiet, require_torch
+    from toolchain.importers.torch import require_torch
 
     torch = require_torch(str(path))
     try:

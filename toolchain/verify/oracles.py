@@ -14,6 +14,9 @@ from typing import Any
 
 import numpy as np
 
+from toolchain.importers import keras
+from toolchain.importers.keras import require_tensorflow
+from toolchain.importers.quiet import quiet
 from toolchain.ir.types import Array
 
 Call = Callable[[Sequence[Array]], list[Array]]
@@ -46,8 +49,6 @@ def _by_suffix(path: Path) -> Oracle | None:
 
         return _torch(torch.export.load(str(path)).module())
     if path.suffix in {".keras", ".h5"} and _has("tensorflow"):
-        from toolchain.importers import keras
-
         return _keras(keras.load(path))
     return None
 
@@ -93,11 +94,12 @@ def _is_hybrid(interpreter: Any) -> bool:
 
 
 def _tflite(path: Path) -> Oracle | None:
-    import tensorflow as tf
-
-    interpreter = tf.lite.Interpreter(
-        model_content=path.read_bytes(), experimental_op_resolver_type=tf.lite.experimental.OpResolverType.BUILTIN_REF
-    )
+    tf = require_tensorflow(str(path))
+    with quiet():
+        interpreter = tf.lite.Interpreter(
+            model_content=path.read_bytes(),
+            experimental_op_resolver_type=tf.lite.experimental.OpResolverType.BUILTIN_REF,
+        )
     if _is_hybrid(interpreter):
         return None  # LiteRT quantizes the activations of such layers at run time; the C keeps them in float
     interpreter.allocate_tensors()
@@ -133,7 +135,8 @@ def _torch(module: Any) -> Oracle:
 
 def _keras(model: Any) -> Oracle:
     def call(inputs: Sequence[Array]) -> list[Array]:
-        return _flat(model(inputs[0] if len(inputs) == 1 else list(inputs), training=False))
+        with quiet():
+            return _flat(model(inputs[0] if len(inputs) == 1 else list(inputs), training=False))
 
     return Oracle("keras", call)
 

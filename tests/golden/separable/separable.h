@@ -16,6 +16,8 @@
  *     float, 1, 4 (last axis fastest).
  *
  * Inputs are what the model was trained on, preprocessing included (mean, scale).
+ * Integers are rounded as TensorFlow Lite Micro rounds them (policy "tflm": a doubling high
+ * multiply, then a rounding shift).
  */
 #ifndef SEPARABLE_H
 #define SEPARABLE_H

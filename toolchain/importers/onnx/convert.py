@@ -38,7 +38,7 @@ CONTROL = {"If", "Loop", "Scan", "SequenceMap"}
 RANDOM = {"Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"}
 MALFORMED = (ValueError, IndexError, KeyError, TypeError, OverflowError, ZeroDivisionError)
 
-assert layers  # noqa: S101  (imported for the handlers it registers)
+assert layers  # imported for the handlers it registers
 
 
 def convert(model: onnx.ModelProto, subject: str, input_shape: Sequence[tuple[str, tuple[int, ...]]] = ()) -> Graph:

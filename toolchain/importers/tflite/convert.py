@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 MALFORMED = (ValueError, IndexError, KeyError, TypeError, OverflowError, ZeroDivisionError, AttributeError)
 
-assert layers
+assert layers  # imported for the handlers it registers
 
 
 def convert(network: Network, subject: str, input_shape: Sequence[tuple[str, tuple[int, ...]]] = ()) -> Graph:
