@@ -19,13 +19,17 @@ from toolchain.ops.linear import (
     LinearSpec,
     clamped,
     constant_reason,
+    dot_helper,
     int8_spec,
     linear_call_parts,
     linear_kernel,
 )
 from toolchain.ops.overlap import FAR, Int, Overlap, by_channel, by_lanes, by_row, first_inputs, first_pixels
+from toolchain.ops.patches import patch_call
 
 Pairs = tuple[tuple[int, int], ...]
+SINGLE_GROUP = ("group_inputs", "group_outputs", "dilation_x")
+"""Fields of the geometry that a convolution in one group without dilation along x does not have."""
 CHUNK = 1 << 24
 """Elements of gathered inputs the reference holds at a time."""
 
@@ -92,10 +96,15 @@ def transposed_inputs(inputs: int, outputs: int, kernel: int, stride: int, dilat
 def _overlap(operands: Operands, record: Mapping[str, Any], *, groups: int, transposed: bool = False) -> Overlap:
     """How far the output may lie over the input when a pixel's channels are computed one after another."""
     x, y = operands.inputs[0].type, operands.outputs[0].type
+    return by_channel(_window_starts(operands, record, transposed=transposed), x, y, groups)
+
+
+def _window_starts(operands: Operands, record: Mapping[str, Any], *, transposed: bool = False) -> Int:
+    """The lowest input pixel under each output pixel."""
     along_y, along_x = _axes(record)
     first = transposed_inputs if transposed else first_inputs
-    pixels = first_pixels([first(*along_y), first(*along_x)], (along_y[0], along_x[0]), x.shape[0])
-    return by_channel(pixels, x, y, groups)
+    axes = [first(*along_y), first(*along_x)]
+    return first_pixels(axes, (along_y[0], along_x[0]), operands.inputs[0].type.shape[0])
 
 
 def _row_bytes(x: TensorType) -> int:
@@ -220,16 +229,19 @@ class Conv(Op):
         weight = operands.inputs[1].data
         if weight is None:
             raise ValueError(f"{operands.inputs[1].name}: a convolution with computed weights")
-        macro = "conv"
-        unused: tuple[str, ...] = ("group_inputs", "group_outputs", "dilation_x")
+        macro = "conv_grouped"
+        unused: tuple[str, ...] = ()
         if self.groups == channels == shape[0] > 1:
             macro, unused = "depthwise", ("group_inputs", "group_outputs", "in_channels", "out_channels")
             record["channels"] = channels
             weight = np.moveaxis(weight[..., 0], 0, -1)
-        elif self.groups > 1 or (self.dilation[-1] > 1 and shape[-2] > 1):
-            macro, unused = "conv_grouped", ()
+        elif self.groups == 1 and (self.dilation[-1] == 1 or shape[-2] == 1):
+            starts = _window_starts(operands, record)
+            geometry = {name: record[name] for name in record if name not in SINGLE_GROUP}
+            return (patch_call(operands, self.clamp, spec, geometry, starts),)
         variant, fields = linear_call_parts(operands, self.clamp, weight, spec, padded=not self._unpadded)
-        kernel = linear_kernel("conv", macro, variant)
+        inner = () if macro == "depthwise" else (dot_helper(variant),)
+        kernel = linear_kernel("conv", macro, variant, *inner)
         kept = {name: value for name, value in record.items() if name not in unused}
         if macro != "depthwise":
             overlap = _overlap(operands, record, groups=self.groups)
@@ -309,7 +321,13 @@ class ConvTranspose(Op):
         variant, fields = linear_call_parts(operands, self.clamp, weight, spec, padded=True)
         record = _record(self, operands)
         overlap = _overlap(operands, record, groups=self.groups, transposed=True)
-        return (Call(linear_kernel("conv", "conv_transpose", variant), {**record, **fields}, overlaps=(overlap,)),)
+        return (
+            Call(
+                linear_kernel("conv", "conv_transpose", variant, dot_helper(variant)),
+                {**record, **fields},
+                overlaps=(overlap,),
+            ),
+        )
 
     def has_integer_form(self, inputs: tuple[Tensor, ...], outputs: tuple[Tensor, ...]) -> str | None:
         del outputs

@@ -23,27 +23,32 @@ from toolchain.ops.linear import (
     linear_kernel,
     product_multiplier,
 )
-from toolchain.ops.overlap import Overlap, by_channel, by_pixel, in_steps, scaled
+from toolchain.ops.overlap import Overlap, by_channel, in_steps, scaled
+from toolchain.ops.patches import patch_call
 
 WIDEST_PRODUCT = 255 * 255
 
 
 def dense_call(operands: Operands, clamp: Clamp | None, spec: LinearSpec | None) -> Call:
-    """One fully connected layer over the rows of input 0 (a 1x1 convolution is one, too).
-
-    Of several rows each is copied aside before its outputs are written, so that they may take its place.
-    """
+    """One fully connected layer over the rows of input 0 (a 1x1 convolution is one, too)."""
     weight = constant(operands.inputs[1])
     outputs = len(weight)
     inputs = weight.size // outputs
-    variant, fields = linear_call_parts(operands, clamp, weight, spec, padded=False)
     x, y = operands.inputs[0].type, operands.outputs[0].type
     rows = x.elements // inputs
-    record: dict[str, Field] = {"rows": rows, "inputs": inputs, "outputs": outputs, **fields}
-    kernel = linear_kernel("dense", "dense", variant)
-    if rows == 1:
-        return Call(kernel, record, scratch=0, overlaps=(by_channel(np.arange(1), x, y),))
-    return Call(kernel, record, scratch=inputs * x.dtype.bytes, overlaps=(by_pixel(np.arange(rows), x, y),))
+    if rows > 1:
+        return patch_call(operands, clamp, spec, _row_of_pixels(rows, inputs, outputs), np.arange(rows))
+    variant, fields = linear_call_parts(operands, clamp, weight, spec, padded=False)
+    record: dict[str, Field] = {"inputs": inputs, "outputs": outputs, **fields}
+    inner = "dot_f32" if spec is None else "products4_s8"
+    return Call(linear_kernel("dense", "dense", variant, inner), record, overlaps=(by_channel(np.arange(1), x, y),))
+
+
+def _row_of_pixels(rows: int, inputs: int, outputs: int) -> dict[str, Field]:
+    """The rows as the pixels of a picture of height 1, under a kernel of 1 x 1."""
+    sizes = {"batch": 1, "in_y": 1, "in_x": rows, "in_channels": inputs, "out_y": 1, "out_x": rows}
+    steps = {"kernel_y": 1, "kernel_x": 1, "stride_y": 1, "stride_x": 1, "dilation_y": 1, "pad_y": 0, "pad_x": 0}
+    return {**sizes, "out_channels": outputs, **steps}
 
 
 @operator("dense")

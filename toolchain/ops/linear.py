@@ -61,10 +61,10 @@ class LinearSpec:
         scaled = requantize(total, self.multiplier, self.shift, self.rounding)
         return np.clip(scaled + self.zero_y, self.low, self.high).astype(np.int8)
 
-    def folded_bias(self) -> Array:
-        """The bias of the layer that takes x as it is: bias - zero_x * (sum of the output's weights)."""
+    def folded_bias(self, zero: int | None = None) -> Array:
+        """The bias of the layer that takes x as it is: bias - zero * (sum of the output's weights); zero_x if None."""
         sums = self.weight.reshape(len(self.weight), -1).sum(axis=1, dtype=np.int64)
-        return np.asarray(self.bias - self.zero_x * sums, np.int32)
+        return np.asarray(self.bias - (self.zero_x if zero is None else zero) * sums, np.int32)
 
     def record(self, weight: Array, *, offset: bool) -> dict[str, Field]:
         """The kernel's fields; `weight` in the kernel's order, `offset` as in the kernel's variant."""
@@ -151,18 +151,23 @@ def constant_reason(inputs: tuple[Tensor, ...]) -> str | None:
     return f"{', '.join(computed)} computed by the model, not constant" if computed else None
 
 
-def linear_kernel(family: str, macro: str, variant: dict[str, bool]) -> Kernel:
-    """The kernel of a macro for float (with or without limits) or int8; the symbol names the variant."""
+def linear_kernel(family: str, macro: str, variant: dict[str, bool], *inner: str) -> Kernel:
+    """The kernel of a macro for float (with or without limits) or int8, calling `inner` helpers.
+
+    The symbol names the variant.
+    """
     floating = variant["float"]
     flags = "".join(f"_{word}" for flag, word in _WORDS.items() if variant[flag])
     facts = {"type": "float" if floating else "int8_t", **variant}
-    dot = "dot_offset_s8" if variant["offset"] else "dot_s8"
-    helpers = ["requantize", "clamp_s8"]
-    if floating:
-        dot, helpers = "dot_f32", ["clamp_f32"] if variant["clamped"] else []
-    if macro != "depthwise":
-        helpers.append(dot)
-    return Kernel(family, macro, f"{macro}{flags}_{'f32' if floating else 's8'}", tuple(facts.items()), tuple(helpers))
+    outer = (("clamp_f32",) if variant["clamped"] else ()) if floating else ("requantize", "clamp_s8")
+    return Kernel(family, macro, f"{macro}{flags}_{'f32' if floating else 's8'}", tuple(facts.items()), outer + inner)
+
+
+def dot_helper(variant: dict[str, bool]) -> str:
+    """The helper that sums the products of one run of inputs and weights."""
+    if variant["float"]:
+        return "dot_f32"
+    return "dot_offset_s8" if variant["offset"] else "dot_s8"
 
 
 _WORDS = {"clamped": "clamped", "offset": "offset", "per_channel": "channels"}

@@ -33,59 +33,40 @@ static inline float dot_f32(const float *x, const float *weight, int32_t count)
     return (sums[0] + sums[1]) + (sums[2] + sums[3]);
 }
 
-/* y = weight x + bias for each row of x; weight has one row per output. With scratch for a row,
- * y may be written over x. */
+/* y = weight x + bias; weight has one row per output. */
 struct dense_clamped_f32 {
-    int32_t rows, inputs, outputs;
+    int32_t inputs, outputs;
     const float *weight;
     const float *bias;
     float low, high;
 };
 
-static void dense_clamped_f32(const struct dense_clamped_f32 *layer, const float *x, float *y,
-                              void *scratch)
+static void dense_clamped_f32(const struct dense_clamped_f32 *layer, const float *x, float *y)
 {
     const int32_t inputs = layer->inputs;
 
-    for (int32_t row = 0; row < layer->rows; row++) {
-        const float *source = x;
-        if (scratch != NULL) {
-            source = memcpy(scratch, x, (size_t)inputs * sizeof(*x));
-        }
-        for (int32_t output = 0; output < layer->outputs; output++) {
-            const float *weight = layer->weight + output * inputs;
-            const float sum = layer->bias[output] + dot_f32(source, weight, inputs);
-            y[output] = clamp_f32(sum, layer->low, layer->high);
-        }
-        x += inputs;
-        y += layer->outputs;
+    for (int32_t output = 0; output < layer->outputs; output++) {
+        const float *weight = layer->weight + output * inputs;
+        const float sum = layer->bias[output] + dot_f32(x, weight, inputs);
+        y[output] = clamp_f32(sum, layer->low, layer->high);
     }
 }
 
-/* y = weight x + bias for each row of x; weight has one row per output. With scratch for a row,
- * y may be written over x. */
+/* y = weight x + bias; weight has one row per output. */
 struct dense_f32 {
-    int32_t rows, inputs, outputs;
+    int32_t inputs, outputs;
     const float *weight;
     const float *bias;
 };
 
-static void dense_f32(const struct dense_f32 *layer, const float *x, float *y, void *scratch)
+static void dense_f32(const struct dense_f32 *layer, const float *x, float *y)
 {
     const int32_t inputs = layer->inputs;
 
-    for (int32_t row = 0; row < layer->rows; row++) {
-        const float *source = x;
-        if (scratch != NULL) {
-            source = memcpy(scratch, x, (size_t)inputs * sizeof(*x));
-        }
-        for (int32_t output = 0; output < layer->outputs; output++) {
-            const float *weight = layer->weight + output * inputs;
-            const float sum = layer->bias[output] + dot_f32(source, weight, inputs);
-            y[output] = sum;
-        }
-        x += inputs;
-        y += layer->outputs;
+    for (int32_t output = 0; output < layer->outputs; output++) {
+        const float *weight = layer->weight + output * inputs;
+        const float sum = layer->bias[output] + dot_f32(x, weight, inputs);
+        y[output] = sum;
     }
 }
 
@@ -120,7 +101,6 @@ static void softmax_f32(const struct softmax_f32 *layer, const float *x, float *
 
 /* fc1 */
 static const struct dense_clamped_f32 dense0 = {
-    .rows = 1,
     .inputs = 6,
     .outputs = 8,
     .weight = dense0_weight,
@@ -131,7 +111,6 @@ static const struct dense_clamped_f32 dense0 = {
 
 /* fc2 */
 static const struct dense_f32 dense1 = {
-    .rows = 1,
     .inputs = 8,
     .outputs = 3,
     .weight = dense1_weight,
@@ -154,9 +133,9 @@ void mlp_run(void *arena)
 {
     float *const f = (float *)arena;
 
-    dense_clamped_f32(&dense0, f + 7, f, NULL); /* fc1 */
-    dense_f32(&dense1, f, f + 8, NULL);         /* fc2 */
-    softmax_f32(&softmax2, f + 8, f);           /* probabilities */
+    dense_clamped_f32(&dense0, f + 7, f); /* fc1 */
+    dense_f32(&dense1, f, f + 8);         /* fc2 */
+    softmax_f32(&softmax2, f + 8, f);     /* probabilities */
 }
 
 int mlp_init(void *arena, size_t bytes)

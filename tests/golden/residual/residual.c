@@ -29,20 +29,42 @@ static inline int32_t requantize(int32_t value, int32_t multiplier, int32_t shif
     return (high >> right) + ((high & mask) > threshold ? 1 : 0);
 }
 
-/* Sum of (x - zero_point) * weight. */
-static inline int32_t dot_offset_s8(const int8_t *x, const int8_t *weight, int32_t count,
-                                    int32_t zero_point)
-{
-    int32_t sum = 0;
+/* Inputs that a vector unit takes at a time. */
+#if defined(__AVX2__)
+enum { step_s8 = 32 };
+#else
+enum { step_s8 = 1 };
+#endif
 
-    for (int32_t index = 0; index < count; index++) {
-        sum += (x[index] - zero_point) * weight[index];
+/* Sums of weight * patch for two patches, `stride` apart and zero behind their `inputs`, and for
+ * up to 16 outputs. As many steps as fit read on into the weights of the following outputs, of
+ * which `left` bytes are there. */
+static inline void products_s8(const uint8_t *patch, int32_t stride, const int8_t *weight,
+                               int32_t left, int32_t inputs, int32_t outputs, int32_t sums[2][16])
+{
+    for (int32_t output = 0; output < outputs; output += 2) {
+        const int8_t *other = output + 1 < outputs ? weight + inputs : weight;
+        const int32_t run = other - weight + stride <= left ? stride : inputs;
+        int32_t products[4] = {0, 0, 0, 0};
+
+        for (int32_t input = 0; input < run; input++) {
+            products[0] += patch[input] * weight[input];
+            products[1] += patch[input] * other[input];
+            products[2] += patch[stride + input] * weight[input];
+            products[3] += patch[stride + input] * other[input];
+        }
+        sums[0][output] = products[0];
+        sums[0][output + 1] = products[1];
+        sums[1][output] = products[2];
+        sums[1][output + 1] = products[3];
+        weight += 2 * inputs;
+        left -= 2 * inputs;
     }
-    return sum;
 }
 
-/* Convolution, weights [output][y][x][input]; the taps of a kernel row are one run of inputs. */
-struct conv_offset_channels_s8 {
+/* Convolution, weights [output][y][x][input]. What lies under two pixels goes into patches, 128
+ * added so that nothing is negative, then every weight that is read serves both. */
+struct conv_channels_s8 {
     int32_t batch;
     int32_t in_y, in_x, in_channels;
     int32_t out_y, out_x, out_channels;
@@ -50,46 +72,84 @@ struct conv_offset_channels_s8 {
     int32_t stride_y, stride_x;
     int32_t dilation_y;
     int32_t pad_y, pad_x;
+    int32_t zero_x;
     const int8_t *weight;
     const int32_t *bias;
     const int32_t *multiplier, *shift;
-    int32_t zero_x;
     int32_t zero_y;
     int32_t low, high;
 };
 
-static void conv_offset_channels_s8(const struct conv_offset_channels_s8 *layer, const int8_t *x,
-                                    int8_t *y)
+static void conv_channels_s8_patch(const struct conv_channels_s8 *layer, const int8_t *x,
+                                   int32_t pixel, uint8_t *patch)
 {
     const int32_t channels = layer->in_channels;
+    const int32_t width = layer->kernel_x * channels;
+    const int32_t row = pixel / layer->out_x;
+    const int32_t top = row % layer->out_y * layer->stride_y - layer->pad_y;
+    const int32_t left = pixel % layer->out_x * layer->stride_x - layer->pad_x;
+    const int32_t first = left < 0 ? -left : 0;
+    const int32_t beyond = left + layer->kernel_x - layer->in_x;
+    const int32_t run = (layer->kernel_x - (beyond > 0 ? beyond : 0) - first) * channels;
+    const int8_t *picture = x + row / layer->out_y * layer->in_y * layer->in_x * channels;
 
-    for (int32_t row = 0; row < layer->batch * layer->out_y; row++) {
-        const int32_t top = row % layer->out_y * layer->stride_y - layer->pad_y;
-        const int8_t *picture = x + row / layer->out_y * layer->in_y * layer->in_x * channels;
-        for (int32_t out_x = 0; out_x < layer->out_x; out_x++) {
-            const int32_t left = out_x * layer->stride_x - layer->pad_x;
-            const int32_t first = left < 0 ? -left : 0;
-            const int32_t beyond = left + layer->kernel_x - layer->in_x;
-            const int32_t last = layer->kernel_x - (beyond > 0 ? beyond : 0);
-            const int32_t run = (last - first) * channels;
-            for (int32_t channel = 0; channel < layer->out_channels; channel++) {
-                int32_t tap = channel * layer->kernel_y * layer->kernel_x + first;
-                int32_t sum = layer->bias[channel];
-                for (int32_t kernel_y = 0; kernel_y < layer->kernel_y; kernel_y++) {
-                    const int32_t in_y = top + kernel_y * layer->dilation_y;
-                    if (run > 0 && in_y >= 0 && in_y < layer->in_y) {
-                        const int32_t pixel = in_y * layer->in_x + left + first;
-                        const int8_t *inputs = picture + pixel * channels;
-                        const int8_t *weight = layer->weight + tap * channels;
-                        sum += dot_offset_s8(inputs, weight, run, layer->zero_x);
-                    }
-                    tap += layer->kernel_x;
-                }
-                sum = requantize(sum, layer->multiplier[channel], layer->shift[channel]);
-                y[channel] = clamp_s8(sum + layer->zero_y, layer->low, layer->high);
-            }
-            y += layer->out_channels;
+    for (int32_t kernel_y = 0; kernel_y < layer->kernel_y; kernel_y++) {
+        const int32_t in_y = top + kernel_y * layer->dilation_y;
+        const int32_t inside = run > 0 && in_y >= 0 && in_y < layer->in_y ? run : 0;
+        if (inside < width) {
+            memset(patch, layer->zero_x + 128, (size_t)width * sizeof(*patch));
         }
+        if (inside > 0) {
+            const int8_t *inputs = picture + (in_y * layer->in_x + left + first) * channels;
+            for (int32_t input = 0; input < inside; input++) {
+                patch[first * channels + input] = (uint8_t)(inputs[input] + 128);
+            }
+        }
+        patch += width;
+    }
+}
+
+static inline void conv_channels_s8_outputs(const struct conv_channels_s8 *layer, int32_t first,
+                                            int32_t lanes, const int32_t *sums, int8_t *y)
+{
+    const int32_t *bias = layer->bias + first;
+    const int32_t *multiplier = layer->multiplier + first, *shift = layer->shift + first;
+    const int32_t zero_y = layer->zero_y, low = layer->low, high = layer->high;
+
+    for (int32_t lane = 0; lane < lanes; lane++) {
+        const int32_t sum = sums[lane] + bias[lane];
+        const int32_t scaled = requantize(sum, multiplier[lane], shift[lane]);
+        y[lane] = clamp_s8(scaled + zero_y, low, high);
+    }
+}
+
+static void conv_channels_s8(const struct conv_channels_s8 *layer, const int8_t *x, int8_t *y,
+                             void *scratch)
+{
+    const int32_t inputs = layer->kernel_y * layer->kernel_x * layer->in_channels;
+    const int32_t outputs = layer->out_channels;
+    const int32_t pixels = layer->batch * layer->out_y * layer->out_x;
+    const int32_t stride = (inputs + step_s8 - 1) / step_s8 * step_s8;
+    enum { lanes_most = 16 };
+    uint8_t *const patches = scratch;
+    int32_t sums[2][lanes_most];
+
+    memset(patches, 0, (size_t)(2 * stride) * sizeof(*patches));
+    for (int32_t pixel = 0; pixel < pixels; pixel += 2) {
+        const int32_t count = pixels - pixel > 1 ? 2 : 1;
+        for (int32_t i = 0; i < count; i++) {
+            conv_channels_s8_patch(layer, x, pixel + i, patches + i * stride);
+        }
+        for (int32_t first = 0; first < outputs; first += lanes_most) {
+            const int32_t lanes = outputs - first < lanes_most ? outputs - first : lanes_most;
+            const int8_t *weight = layer->weight + first * inputs;
+            const int32_t left = (outputs - first) * inputs;
+            products_s8(patches, stride, weight, left, inputs, lanes, sums);
+            for (int32_t i = 0; i < count; i++) {
+                conv_channels_s8_outputs(layer, first, lanes, sums[i], y + i * outputs + first);
+            }
+        }
+        y += count * outputs;
     }
 }
 
@@ -195,7 +255,7 @@ static void maxpool_s8(const struct maxpool_s8 *layer, const int8_t *x, int8_t *
 }
 
 /* conv1 */
-static const struct conv_offset_channels_s8 conv0 = {
+static const struct conv_channels_s8 conv0 = {
     .batch = 1,
     .in_y = 6,
     .in_x = 6,
@@ -214,14 +274,14 @@ static const struct conv_offset_channels_s8 conv0 = {
     .bias = conv0_bias,
     .multiplier = conv0_multiplier,
     .shift = conv0_shift,
-    .zero_x = 15,
     .zero_y = -128,
     .low = -128,
     .high = 127,
+    .zero_x = 15,
 };
 
 /* conv2 */
-static const struct conv_offset_channels_s8 conv1 = {
+static const struct conv_channels_s8 conv1 = {
     .batch = 1,
     .in_y = 6,
     .in_x = 6,
@@ -240,10 +300,10 @@ static const struct conv_offset_channels_s8 conv1 = {
     .bias = conv1_bias,
     .multiplier = conv1_multiplier,
     .shift = conv1_shift,
-    .zero_x = -128,
     .zero_y = -36,
     .low = -128,
     .high = 127,
+    .zero_x = -128,
 };
 
 /* sigmoid */
@@ -309,27 +369,29 @@ static const struct maxpool_s8 maxpool7 = {
 };
 
 /* Memory plan, 432 bytes:
- *   input0     60 .. 168
- *   conv0       0 .. 144  over input0
- *   conv1     144 .. 288
- *   table2    144 .. 288  in place of conv1
- *   add3      144 .. 288  in place of table2
- *   table4    288 .. 432
- *   concat5     0 .. 288  over add3
- *   maxpool7  288 .. 360  output0
+ *   input0          56 .. 164
+ *   conv0_scratch  164 .. 228
+ *   conv0            0 .. 144  over input0
+ *   conv1_scratch  288 .. 416
+ *   conv1          144 .. 288
+ *   table2         144 .. 288  in place of conv1
+ *   add3           144 .. 288  in place of table2
+ *   table4         288 .. 432
+ *   concat5          0 .. 288  over add3
+ *   maxpool7       288 .. 360  output0
  */
 void residual_run(void *arena)
 {
     int8_t *const a = (int8_t *)arena;
 
-    conv_offset_channels_s8(&conv0, a + 60, a);  /* conv1 */
-    conv_offset_channels_s8(&conv1, a, a + 144); /* conv2 */
-    table_s8(&table2, a + 144, a + 144);         /* sigmoid */
-    add_s8(&add3, a, a + 144, a + 144);          /* sum */
-    table_s8(&table4, a, a + 288);               /* concat */
-    concat_s8(&concat5, a + 144, a);             /* concat */
-    concat_s8(&concat6, a + 288, a);             /* concat */
-    maxpool_s8(&maxpool7, a, a + 288);           /* pool */
+    conv_channels_s8(&conv0, a + 56, a, a + 164);  /* conv1 */
+    conv_channels_s8(&conv1, a, a + 144, a + 288); /* conv2 */
+    table_s8(&table2, a + 144, a + 144);           /* sigmoid */
+    add_s8(&add3, a, a + 144, a + 144);            /* sum */
+    table_s8(&table4, a, a + 288);                 /* concat */
+    concat_s8(&concat5, a + 144, a);               /* concat */
+    concat_s8(&concat6, a + 288, a);               /* concat */
+    maxpool_s8(&maxpool7, a, a + 288);             /* pool */
 }
 
 int residual_init(void *arena, size_t bytes)
@@ -351,7 +413,7 @@ void residual_reset(void *arena)
 
 residual_input0_t *residual_input0(void *arena)
 {
-    return (residual_input0_t *)arena + 60;
+    return (residual_input0_t *)arena + 56;
 }
 
 const residual_output0_t *residual_output0(const void *arena)

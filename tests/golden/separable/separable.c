@@ -29,27 +29,55 @@ static inline int32_t requantize(int32_t value, int32_t multiplier, int32_t shif
     return (high >> right) + ((high & mask) > threshold ? 1 : 0);
 }
 
-/* Sum of x * weight. */
-static inline int32_t dot_s8(const int8_t *x, const int8_t *weight, int32_t count)
-{
-    int32_t sum = 0;
+/* Inputs that a vector unit takes at a time. */
+#if defined(__AVX2__)
+enum { step_s8 = 32 };
+#else
+enum { step_s8 = 1 };
+#endif
 
-    for (int32_t index = 0; index < count; index++) {
-        sum += (int32_t)x[index] * weight[index];
+/* Sums of weight * patch for two patches, `stride` apart and zero behind their `inputs`, and for
+ * up to 16 outputs. As many steps as fit read on into the weights of the following outputs, of
+ * which `left` bytes are there. */
+static inline void products_s8(const uint8_t *patch, int32_t stride, const int8_t *weight,
+                               int32_t left, int32_t inputs, int32_t outputs, int32_t sums[2][16])
+{
+    for (int32_t output = 0; output < outputs; output += 2) {
+        const int8_t *other = output + 1 < outputs ? weight + inputs : weight;
+        const int32_t run = other - weight + stride <= left ? stride : inputs;
+        int32_t products[4] = {0, 0, 0, 0};
+
+        for (int32_t input = 0; input < run; input++) {
+            products[0] += patch[input] * weight[input];
+            products[1] += patch[input] * other[input];
+            products[2] += patch[stride + input] * weight[input];
+            products[3] += patch[stride + input] * other[input];
+        }
+        sums[0][output] = products[0];
+        sums[0][output + 1] = products[1];
+        sums[1][output] = products[2];
+        sums[1][output + 1] = products[3];
+        weight += 2 * inputs;
+        left -= 2 * inputs;
     }
-    return sum;
 }
 
-/* Sum of (x - zero_point) * weight. */
-static inline int32_t dot_offset_s8(const int8_t *x, const int8_t *weight, int32_t count,
-                                    int32_t zero_point)
+/* Sums of weight * x for up to 4 outputs. */
+static inline void products4_s8(const int8_t *x, const int8_t *weight, int32_t inputs,
+                                int32_t outputs, int32_t sums[4])
 {
-    int32_t sum = 0;
+    const int8_t *second = outputs > 1 ? weight + inputs : weight;
+    const int8_t *third = outputs > 2 ? second + inputs : weight;
+    const int8_t *fourth = outputs > 3 ? third + inputs : weight;
+    int32_t products[4] = {0, 0, 0, 0};
 
-    for (int32_t index = 0; index < count; index++) {
-        sum += (x[index] - zero_point) * weight[index];
+    for (int32_t input = 0; input < inputs; input++) {
+        products[0] += x[input] * weight[input];
+        products[1] += x[input] * second[input];
+        products[2] += x[input] * third[input];
+        products[3] += x[input] * fourth[input];
     }
-    return sum;
+    memcpy(sums, products, sizeof products);
 }
 
 /* real / scale + zero_point as an integer in low .. high, halves away from zero; NaN gives low. */
@@ -86,8 +114,9 @@ static void quantize_s8(const struct quantize_s8 *layer, const float *x, int8_t 
     }
 }
 
-/* Convolution, weights [output][y][x][input]; the taps of a kernel row are one run of inputs. */
-struct conv_offset_s8 {
+/* Convolution, weights [output][y][x][input]. What lies under two pixels goes into patches, 128
+ * added so that nothing is negative, then every weight that is read serves both. */
+struct conv_s8 {
     int32_t batch;
     int32_t in_y, in_x, in_channels;
     int32_t out_y, out_x, out_channels;
@@ -95,45 +124,83 @@ struct conv_offset_s8 {
     int32_t stride_y, stride_x;
     int32_t dilation_y;
     int32_t pad_y, pad_x;
+    int32_t zero_x;
     const int8_t *weight;
     const int32_t *bias;
     int32_t multiplier, shift;
-    int32_t zero_x;
     int32_t zero_y;
     int32_t low, high;
 };
 
-static void conv_offset_s8(const struct conv_offset_s8 *layer, const int8_t *x, int8_t *y)
+static void conv_s8_patch(const struct conv_s8 *layer, const int8_t *x, int32_t pixel,
+                          uint8_t *patch)
 {
     const int32_t channels = layer->in_channels;
+    const int32_t width = layer->kernel_x * channels;
+    const int32_t row = pixel / layer->out_x;
+    const int32_t top = row % layer->out_y * layer->stride_y - layer->pad_y;
+    const int32_t left = pixel % layer->out_x * layer->stride_x - layer->pad_x;
+    const int32_t first = left < 0 ? -left : 0;
+    const int32_t beyond = left + layer->kernel_x - layer->in_x;
+    const int32_t run = (layer->kernel_x - (beyond > 0 ? beyond : 0) - first) * channels;
+    const int8_t *picture = x + row / layer->out_y * layer->in_y * layer->in_x * channels;
 
-    for (int32_t row = 0; row < layer->batch * layer->out_y; row++) {
-        const int32_t top = row % layer->out_y * layer->stride_y - layer->pad_y;
-        const int8_t *picture = x + row / layer->out_y * layer->in_y * layer->in_x * channels;
-        for (int32_t out_x = 0; out_x < layer->out_x; out_x++) {
-            const int32_t left = out_x * layer->stride_x - layer->pad_x;
-            const int32_t first = left < 0 ? -left : 0;
-            const int32_t beyond = left + layer->kernel_x - layer->in_x;
-            const int32_t last = layer->kernel_x - (beyond > 0 ? beyond : 0);
-            const int32_t run = (last - first) * channels;
-            for (int32_t channel = 0; channel < layer->out_channels; channel++) {
-                int32_t tap = channel * layer->kernel_y * layer->kernel_x + first;
-                int32_t sum = layer->bias[channel];
-                for (int32_t kernel_y = 0; kernel_y < layer->kernel_y; kernel_y++) {
-                    const int32_t in_y = top + kernel_y * layer->dilation_y;
-                    if (run > 0 && in_y >= 0 && in_y < layer->in_y) {
-                        const int32_t pixel = in_y * layer->in_x + left + first;
-                        const int8_t *inputs = picture + pixel * channels;
-                        const int8_t *weight = layer->weight + tap * channels;
-                        sum += dot_offset_s8(inputs, weight, run, layer->zero_x);
-                    }
-                    tap += layer->kernel_x;
-                }
-                sum = requantize(sum, layer->multiplier, layer->shift);
-                y[channel] = clamp_s8(sum + layer->zero_y, layer->low, layer->high);
-            }
-            y += layer->out_channels;
+    for (int32_t kernel_y = 0; kernel_y < layer->kernel_y; kernel_y++) {
+        const int32_t in_y = top + kernel_y * layer->dilation_y;
+        const int32_t inside = run > 0 && in_y >= 0 && in_y < layer->in_y ? run : 0;
+        if (inside < width) {
+            memset(patch, layer->zero_x + 128, (size_t)width * sizeof(*patch));
         }
+        if (inside > 0) {
+            const int8_t *inputs = picture + (in_y * layer->in_x + left + first) * channels;
+            for (int32_t input = 0; input < inside; input++) {
+                patch[first * channels + input] = (uint8_t)(inputs[input] + 128);
+            }
+        }
+        patch += width;
+    }
+}
+
+static inline void conv_s8_outputs(const struct conv_s8 *layer, int32_t first, int32_t lanes,
+                                   const int32_t *sums, int8_t *y)
+{
+    const int32_t *bias = layer->bias + first;
+    const int32_t multiplier = layer->multiplier, shift = layer->shift;
+    const int32_t zero_y = layer->zero_y, low = layer->low, high = layer->high;
+
+    for (int32_t lane = 0; lane < lanes; lane++) {
+        const int32_t sum = sums[lane] + bias[lane];
+        const int32_t scaled = requantize(sum, multiplier, shift);
+        y[lane] = clamp_s8(scaled + zero_y, low, high);
+    }
+}
+
+static void conv_s8(const struct conv_s8 *layer, const int8_t *x, int8_t *y, void *scratch)
+{
+    const int32_t inputs = layer->kernel_y * layer->kernel_x * layer->in_channels;
+    const int32_t outputs = layer->out_channels;
+    const int32_t pixels = layer->batch * layer->out_y * layer->out_x;
+    const int32_t stride = (inputs + step_s8 - 1) / step_s8 * step_s8;
+    enum { lanes_most = 16 };
+    uint8_t *const patches = scratch;
+    int32_t sums[2][lanes_most];
+
+    memset(patches, 0, (size_t)(2 * stride) * sizeof(*patches));
+    for (int32_t pixel = 0; pixel < pixels; pixel += 2) {
+        const int32_t count = pixels - pixel > 1 ? 2 : 1;
+        for (int32_t i = 0; i < count; i++) {
+            conv_s8_patch(layer, x, pixel + i, patches + i * stride);
+        }
+        for (int32_t first = 0; first < outputs; first += lanes_most) {
+            const int32_t lanes = outputs - first < lanes_most ? outputs - first : lanes_most;
+            const int8_t *weight = layer->weight + first * inputs;
+            const int32_t left = (outputs - first) * inputs;
+            products_s8(patches, stride, weight, left, inputs, lanes, sums);
+            for (int32_t i = 0; i < count; i++) {
+                conv_s8_outputs(layer, first, lanes, sums[i], y + i * outputs + first);
+            }
+        }
+        y += count * outputs;
     }
 }
 
@@ -215,37 +282,6 @@ static void depthwise_offset_s8(const struct depthwise_offset_s8 *layer, const i
     }
 }
 
-/* y = weight x + bias for each row of x; weight has one row per output. With scratch for a row,
- * y may be written over x. */
-struct dense_s8 {
-    int32_t rows, inputs, outputs;
-    const int8_t *weight;
-    const int32_t *bias;
-    int32_t multiplier, shift;
-    int32_t zero_y;
-    int32_t low, high;
-};
-
-static void dense_s8(const struct dense_s8 *layer, const int8_t *x, int8_t *y, void *scratch)
-{
-    const int32_t inputs = layer->inputs;
-
-    for (int32_t row = 0; row < layer->rows; row++) {
-        const int8_t *source = x;
-        if (scratch != NULL) {
-            source = memcpy(scratch, x, (size_t)inputs * sizeof(*x));
-        }
-        for (int32_t output = 0; output < layer->outputs; output++) {
-            const int8_t *weight = layer->weight + output * inputs;
-            int32_t sum = layer->bias[output] + dot_s8(source, weight, inputs);
-            sum = requantize(sum, layer->multiplier, layer->shift);
-            y[output] = clamp_s8(sum + layer->zero_y, layer->low, layer->high);
-        }
-        x += inputs;
-        y += layer->outputs;
-    }
-}
-
 struct reduce_sum_columns_s8 {
     int32_t outer, size, inner;
     int32_t bias;
@@ -291,6 +327,35 @@ static void reduce_sum_columns_s8(const struct reduce_sum_columns_s8 *layer, con
     }
 }
 
+/* y = weight x + bias; weight has one row per output. */
+struct dense_s8 {
+    int32_t inputs, outputs;
+    const int8_t *weight;
+    const int32_t *bias;
+    int32_t multiplier, shift;
+    int32_t zero_y;
+    int32_t low, high;
+};
+
+static void dense_s8(const struct dense_s8 *layer, const int8_t *x, int8_t *y)
+{
+    const int32_t inputs = layer->inputs;
+    const int32_t outputs = layer->outputs;
+
+    for (int32_t first = 0; first < outputs; first += 4) {
+        const int32_t lanes = outputs - first < 4 ? outputs - first : 4;
+        const int8_t *weight = layer->weight + first * inputs;
+        int32_t sums[4];
+        products4_s8(x, weight, inputs, lanes, sums);
+        for (int32_t lane = 0; lane < lanes; lane++) {
+            const int32_t output = first + lane;
+            int32_t sum = sums[lane] + layer->bias[output];
+            sum = requantize(sum, layer->multiplier, layer->shift);
+            y[output] = clamp_s8(sum + layer->zero_y, layer->low, layer->high);
+        }
+    }
+}
+
 struct dequantize_s8 {
     int32_t elements;
     float scale;
@@ -314,7 +379,7 @@ static const struct quantize_s8 quantize0 = {
 };
 
 /* stem */
-static const struct conv_offset_s8 conv1 = {
+static const struct conv_s8 conv1 = {
     .batch = 1,
     .in_y = 10,
     .in_x = 8,
@@ -333,10 +398,10 @@ static const struct conv_offset_s8 conv1 = {
     .bias = conv1_bias,
     .multiplier = 1773896239,
     .shift = -7,
-    .zero_x = 11,
     .zero_y = -128,
     .low = -128,
     .high = 127,
+    .zero_x = 11,
 };
 
 /* depthwise */
@@ -367,17 +432,29 @@ static const struct depthwise_offset_s8 depthwise2 = {
 };
 
 /* pointwise */
-static const struct dense_s8 dense3 = {
-    .rows = 20,
-    .inputs = 8,
-    .outputs = 12,
-    .weight = dense3_weight,
-    .bias = dense3_bias,
+static const struct conv_s8 conv3 = {
+    .batch = 1,
+    .in_y = 1,
+    .in_x = 20,
+    .in_channels = 8,
+    .out_y = 1,
+    .out_x = 20,
+    .out_channels = 12,
+    .kernel_y = 1,
+    .kernel_x = 1,
+    .stride_y = 1,
+    .stride_x = 1,
+    .dilation_y = 1,
+    .pad_y = 0,
+    .pad_x = 0,
+    .weight = conv3_weight,
+    .bias = conv3_bias,
     .multiplier = 1184564710,
     .shift = -6,
     .zero_y = -128,
     .low = -128,
     .high = 127,
+    .zero_x = -128,
 };
 
 /* pool */
@@ -393,7 +470,6 @@ static const struct reduce_sum_columns_s8 reduce4 = {
 
 /* head */
 static const struct dense_s8 dense5 = {
-    .rows = 1,
     .inputs = 12,
     .outputs = 4,
     .weight = dense5_weight,
@@ -413,15 +489,16 @@ static const struct dequantize_s8 dequantize6 = {
 };
 
 /* Memory plan, 640 bytes:
- *   input0            0 .. 640
- *   quantize0         0 .. 160  over input0
- *   conv1           160 .. 320
- *   depthwise2       76 .. 236  over conv1
- *   dense3_scratch  240 .. 248
- *   dense3            0 .. 240  over depthwise2
- *   reduce4           0 ..  12  over dense3
- *   dense5           12 ..  16
- *   dequantize6       0 ..  16  over dense5  output0
+ *   input0           0 .. 640
+ *   quantize0        0 .. 160  over input0
+ *   conv1_scratch  320 .. 384
+ *   conv1          160 .. 320
+ *   depthwise2      72 .. 232  over conv1
+ *   conv3_scratch  240 .. 304
+ *   conv3            0 .. 240  over depthwise2
+ *   reduce4          0 ..  12  over conv3
+ *   dense5          12 ..  16
+ *   dequantize6      0 ..  16  over dense5  output0
  */
 void separable_run(void *arena)
 {
@@ -429,11 +506,11 @@ void separable_run(void *arena)
     float *const f = (float *)arena;
 
     quantize_s8(&quantize0, f, a);                           /* x */
-    conv_offset_s8(&conv1, a, a + 160);                      /* stem */
-    depthwise_offset_s8(&depthwise2, a + 160, a + 76, NULL); /* depthwise */
-    dense_s8(&dense3, a + 76, a, a + 240);                   /* pointwise */
+    conv_s8(&conv1, a, a + 160, a + 320);                    /* stem */
+    depthwise_offset_s8(&depthwise2, a + 160, a + 72, NULL); /* depthwise */
+    conv_s8(&conv3, a + 72, a, a + 240);                     /* pointwise */
     reduce_sum_columns_s8(&reduce4, a, a);                   /* pool */
-    dense_s8(&dense5, a, a + 12, NULL);                      /* head */
+    dense_s8(&dense5, a, a + 12);                            /* head */
     dequantize_s8(&dequantize6, a + 12, f);                  /* head */
 }
 
@@ -497,8 +574,8 @@ static uint32_t weights_crc32(void)
     crc = crc32_elements(crc, conv1_bias, 8, 4);
     crc = crc32_elements(crc, depthwise2_weight, 72, 1);
     crc = crc32_elements(crc, depthwise2_bias, 8, 4);
-    crc = crc32_elements(crc, dense3_weight, 96, 1);
-    crc = crc32_elements(crc, dense3_bias, 12, 4);
+    crc = crc32_elements(crc, conv3_weight, 96, 1);
+    crc = crc32_elements(crc, conv3_bias, 12, 4);
     crc = crc32_elements(crc, dense5_weight, 48, 1);
     crc = crc32_elements(crc, dense5_bias, 4, 4);
     return crc ^ 0xffffffffu;

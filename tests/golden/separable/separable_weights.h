@@ -5,11 +5,11 @@
 #include "separable.h"
 
 /* CRC-32 of all elements, least significant byte first. */
-#define SEPARABLE_WEIGHTS_CRC32 0x29d388d3u
+#define SEPARABLE_WEIGHTS_CRC32 0x721da421u
 
 /* clang-format off */
 
-/* stem: 8 x 3 x 3 x 2 */
+/* stem: 8 x 18 */
 static const SEPARABLE_ALIGN(16) SEPARABLE_WEIGHTS_ATTR int8_t conv1_weight[144] = {
       10,  -29,  -27,   51,  -21,  -16, -126,  -17,   93,  -41,   59,   24,  -17,   -5,   40,   28,
       15,  -31,    7,  -85,  -46,  -89,   43,  -78,   10,   43,   17,    7,   21,   56,  -52,   37,
@@ -24,7 +24,7 @@ static const SEPARABLE_ALIGN(16) SEPARABLE_WEIGHTS_ATTR int8_t conv1_weight[144]
 
 /* stem: 8 */
 static const SEPARABLE_ALIGN(16) SEPARABLE_WEIGHTS_ATTR int32_t conv1_bias[8] = {
-    -12202,   5172,  -7027,  13457,  -2254,   8573, -10899,   3351
+    -10812,  -3585, -14672,   4144,   8032,  10658, -20768,   9745
 };
 
 /* depthwise: 3 x 3 x 8 */
@@ -41,8 +41,8 @@ static const SEPARABLE_ALIGN(16) SEPARABLE_WEIGHTS_ATTR int32_t depthwise2_bias[
       5482,   4653,  -4972, -14945,   9386,  -4910,  -3937,  23752
 };
 
-/* pointwise: 12 x 1 x 1 x 8 */
-static const SEPARABLE_ALIGN(16) SEPARABLE_WEIGHTS_ATTR int8_t dense3_weight[96] = {
+/* pointwise: 12 x 8 */
+static const SEPARABLE_ALIGN(16) SEPARABLE_WEIGHTS_ATTR int8_t conv3_weight[96] = {
      101,   45,  -22,   31, -108,    5,  -36,  -61,  -75,   25,    4,    8,   40,  -40,  -58,  -84,
      -16,   36,   -7,   30,  -56,  -22,  -36,  -59,   88,   40,  -36,  -36,   -3,  -68,   21,  -61,
      -18,  -48,  -23,  -63,  -74,  -46,  -32,  -14,    3,   72,   38,  -12,   34,  -33,   68,   26,
@@ -52,8 +52,8 @@ static const SEPARABLE_ALIGN(16) SEPARABLE_WEIGHTS_ATTR int8_t dense3_weight[96]
 };
 
 /* pointwise: 12 */
-static const SEPARABLE_ALIGN(16) SEPARABLE_WEIGHTS_ATTR int32_t dense3_bias[12] = {
-     -5110, -18615, -19420, -18624, -44140,  30022, -40739,  23246, -14283,  19742,  -2203, -14356
+static const SEPARABLE_ALIGN(16) SEPARABLE_WEIGHTS_ATTR int32_t conv3_bias[12] = {
+       650,   4425,  -2780, -11584,  -3436,   4934,   -547,   1486,  -6987,    926,   4709,    236
 };
 
 /* head: 4 x 12 */

@@ -1,0 +1,52 @@
+"""Layers computed as patches times weights: convolutions, and fully connected layers of many rows.
+
+Two output pixels at a time: the inputs under each are copied side by side into scratch, then every weight that is
+read serves both. The copies let the output be written over the input.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from toolchain.ops.base import Call, Constant, Operands
+from toolchain.ops.linear import Clamp, LinearSpec, constant, linear_call_parts, linear_kernel
+from toolchain.ops.overlap import Int, Overlap, in_steps, scaled
+
+STEP = 32
+"""Bytes to whose multiple patches of int8 inputs are filled up with zeros, for vector units."""
+PIXELS = 2
+UNSIGNED = 128
+"""What makes an int8 input non-negative: so it lies in a patch."""
+
+
+def patch_call(
+    operands: Operands, clamp: Clamp | None, spec: LinearSpec | None, geometry: Mapping[str, Any], pixels: Int
+) -> Call:
+    """Return the call for `geometry` (sizes, strides, padding, as the kernel's record has them).
+
+    `pixels`: the lowest input pixel under each output pixel (`overlap.first_pixels`).
+    """
+    weight = constant(operands.inputs[1])
+    rows = weight.reshape(len(weight), -1)
+    inputs = rows.shape[1]
+    variant, fields = linear_call_parts(operands, clamp, rows.T if spec is None else rows, spec, padded=False)
+    if spec is None:
+        inner, scratch = "products_f32", inputs * 4
+    else:
+        inner, scratch = "products_s8", -(-inputs // STEP) * STEP
+        fields |= {"bias": Constant(spec.folded_bias(spec.zero_x + UNSIGNED)), "zero_x": spec.zero_x}
+    kernel = linear_kernel("conv", "conv", variant, inner)
+    overlaps = (_overlap(operands, pixels),)
+    return Call(kernel, {**geometry, **fields}, scratch=PIXELS * scratch, overlaps=overlaps)
+
+
+def _overlap(operands: Operands, pixels: Int) -> Overlap:
+    """PIXELS output pixels are written after the windows of all of them were read."""
+    x, y = operands.inputs[0].type, operands.outputs[0].type
+    starts = np.arange(0, pixels.size, PIXELS)
+    ends = np.minimum(starts + PIXELS, pixels.size) * y.shape[-1] * y.dtype.bytes
+    lows = np.minimum.reduceat(pixels, starts)
+    return in_steps(scaled(lows, x.shape[-1] * x.dtype.bytes), ends)
