@@ -144,6 +144,8 @@ def _export(
     progress("quantize", 0, 0)
     graph, quantization = quantized(floats, options, data.calibration, progress)
     progress("lower", 0, 0)
+    arranged = plan.arrange(graph, options)
+    floats, graph = arranged if graph is floats else floats, arranged
     program = plan.plan(lower.lower(graph, options))
     check_budget("arena", program.arena_bytes, options.max_ram, "max_ram")
     progress("emit", 0, 0)

@@ -66,7 +66,7 @@ def in_steps(lows: Int, ends: Int, *, writes_first: bool = False) -> Overlap:
     written = np.maximum.accumulate(np.asarray(ends, np.int64))
     if not writes_first:
         needed, written = needed[1:], written[:-1]
-    return Overlap(int((written - needed).max(initial=-FAR)))
+    return Overlap(int((written - needed)[written > 0].max(initial=-FAR)))
 
 
 def elementwise(x: DType, y: DType, elements: int) -> Overlap | None:

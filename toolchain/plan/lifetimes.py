@@ -37,11 +37,11 @@ def overlaps(program: Program, alive: Mapping[str, Span]) -> dict[Pair, Overlap]
     for when, step in enumerate(program.steps):
         if alive[step.writes[0]][0] == when:
             dying = {name for name in step.reads if name in program.buffers and alive[name][1] == when}
-            found |= {(step.writes[0], name): stated for name, stated in _stated(step) if name in dying}
+            found |= {(step.writes[0], name): stated for name, stated in stated_overlaps(step) if name in dying}
     return found
 
 
-def _stated(step: Step) -> Iterator[tuple[str, Overlap]]:
+def stated_overlaps(step: Step) -> Iterator[tuple[str, Overlap]]:
     """The overlap of each read; of one that is read twice, what both reads tolerate."""
     missing = (None,) * (len(step.reads) - len(step.overlaps))
     pairs = list(zip(step.reads, (*step.overlaps, *missing), strict=True))
