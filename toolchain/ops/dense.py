@@ -23,7 +23,7 @@ from toolchain.ops.linear import (
     linear_kernel,
     product_multiplier,
 )
-from toolchain.ops.overlap import Overlap, by_channel, in_steps, scaled
+from toolchain.ops.overlap import Overlap, in_steps, scaled
 from toolchain.ops.patches import patch_call
 
 WIDEST_PRODUCT = 255 * 255
@@ -39,9 +39,11 @@ def dense_call(operands: Operands, clamp: Clamp | None, spec: LinearSpec | None)
     if rows > 1:
         return patch_call(operands, clamp, spec, _row_of_pixels(rows, inputs, outputs), np.arange(rows))
     variant, fields = linear_call_parts(operands, clamp, weight, spec, padded=False)
+    inner, at_once = ("dot_f32", 1) if spec is None else ("products4_s8", 4)
+    ends = np.minimum(np.arange(at_once, outputs + at_once, at_once), outputs) * y.dtype.bytes
+    overlap = in_steps(np.zeros_like(ends), ends)
     record: dict[str, Field] = {"inputs": inputs, "outputs": outputs, **fields}
-    inner = "dot_f32" if spec is None else "products4_s8"
-    return Call(linear_kernel("dense", "dense", variant, inner), record, overlaps=(by_channel(np.arange(1), x, y),))
+    return Call(linear_kernel("dense", "dense", variant, inner), record, overlaps=(overlap,))
 
 
 def _row_of_pixels(rows: int, inputs: int, outputs: int) -> dict[str, Field]:
