@@ -16,7 +16,7 @@ from toolchain.ops.overlap import Overlap
 
 SHUFFLES = 100
 """Random orders tried when the sorted ones stay above the lower bound; seeded, so that exports repeat."""
-MOVES = 400
+MOVES = 2500
 """Changes of the best order tried after that."""
 LARGEST_SEARCHED = 120
 """Blocks: above this, searching costs more time than it has ever saved bytes."""

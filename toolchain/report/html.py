@@ -10,7 +10,9 @@ import jinja2
 from toolchain.templating import TEMPLATES
 
 WIDTH, HEIGHT = 960, 320
-"""Size of the arena chart in its own units."""
+"""Size of the arena chart in its own units, without its axes."""
+LETTER, LINE = 6.2, 12
+"""Room that a letter and a line of text take in the chart."""
 
 
 def render(manifest: Mapping[str, Any], parity: Mapping[str, Any]) -> str:
@@ -30,6 +32,8 @@ def render(manifest: Mapping[str, Any], parity: Mapping[str, Any]) -> str:
         parity=parity,
         quantized=quantized_tensors(manifest),
         boxes=arena_boxes(manifest),
+        ticks=step_ticks(manifest),
+        bound=round(HEIGHT * (1 - manifest["arena"]["lower_bound"] / max(1, manifest["arena"]["bytes"])), 2),
         width=WIDTH,
         height=HEIGHT,
     )
@@ -47,20 +51,36 @@ def shaped(shape: list[int]) -> str:
 
 def arena_boxes(manifest: Mapping[str, Any]) -> list[dict[str, Any]]:
     """One rectangle per buffer: time runs right, addresses run up."""
-    rows = manifest["arena"]["buffers"]
-    steps = 2 + max((row["steps"][1] for row in rows), default=0)
+    column = WIDTH / _columns(manifest)
     total = max(1, manifest["arena"]["bytes"])
-    return [
-        {
-            "x": round(WIDTH * (row["steps"][0] + 1) / steps, 2),
-            "width": round(WIDTH * (row["steps"][1] + 1 - row["steps"][0]) / steps, 2),
-            "y": round(HEIGHT * (1 - (row["offset"] + row["bytes"]) / total), 2),
-            "height": round(HEIGHT * row["bytes"] / total, 2),
-            "hue": 47 * index % 360,
-            "label": f"{row['name']}: {row['bytes']} bytes at {row['offset']}",
-        }
-        for index, row in enumerate(rows)
-    ]
+    return [_box(row, index, column, HEIGHT / total) for index, row in enumerate(manifest["arena"]["buffers"])]
+
+
+def _columns(manifest: Mapping[str, Any]) -> int:
+    """The moment before the first step, the steps, and the moment after the last one where something outlives it."""
+    return 2 + max((int(row["steps"][1]) for row in manifest["arena"]["buffers"]), default=0)
+
+
+def _box(row: Mapping[str, Any], index: int, column: float, byte: float) -> dict[str, Any]:
+    first, last = row["steps"]
+    width, height = column * (last + 1 - first), byte * row["bytes"]
+    over = f", written over {', '.join(row['over'])}" if row["over"] else ""
+    return {
+        "x": round(column * (first + 1), 2),
+        "width": round(width, 2),
+        "y": round(HEIGHT - byte * (row["offset"] + row["bytes"]), 2),
+        "height": round(height, 2),
+        "hue": 47 * index % 360,
+        "label": f"{row['name']}: {row['bytes']} bytes at {row['offset']}{over}",
+        "text": row["name"] if len(row["name"]) * LETTER < width and height > LINE else "",
+    }
+
+
+def step_ticks(manifest: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Where the numbers of the steps stand under the chart, as many as there is room for."""
+    columns = _columns(manifest)
+    apart = max(1, round(columns * 4 * LETTER / WIDTH))
+    return [{"x": round(WIDTH * (step + 1.5) / columns, 2), "step": step} for step in range(0, columns - 1, apart)]
 
 
 def quantized_tensors(manifest: Mapping[str, Any]) -> list[dict[str, Any]]:
