@@ -99,4 +99,5 @@ def test_a_convolutional_network(digits, needs):
     document = pipeline.bench_folder(digits.out, needs("cortex-m4"))
     assert document["macs"] == 199_936
     assert document["instructions_per_mac"] < 10
-    assert document["stack_bytes"] == document["stack_computed_bytes"]
+    library = document["stack_bytes"] - document["stack_computed_bytes"]  # the call graph does not see into memcpy
+    assert 0 <= library < 32
