@@ -117,6 +117,7 @@ def int_arrays(case, rng):
 def run_c(operands, op, inputs, folder, compiler="gcc"):
     """The output as the compiled C computes it from arrays standing in the program; and the kernel's text."""
     (call,) = op.lower(operands)
+    record = native.portable(call)
     kernel, env = call.kernel, environment()
     helpers = env.get_template("helpers.c.j2").module
     rounding = operands.rounding.value
@@ -124,10 +125,10 @@ def run_c(operands, op, inputs, folder, compiler="gcc"):
     module = env.get_template(f"ops/{kernel.family}.c.j2").module
     body = tidy(str(getattr(module, kernel.macro)(kernel.symbol, dict(kernel.variant))))
     arrays = {f"x{i}": x for i, x in enumerate(inputs)}
-    arrays |= {name: value.data for name, value in call.record.items() if isinstance(value, Constant)}
+    arrays |= {name: value.data for name, value in record.items() if isinstance(value, Constant)}
     tables = [f"static const {c_type(a)} {n}[{a.size}] = {{\n{table(a)}}};" for n, a in arrays.items()]
     value = env.filters["c_value"]
-    fields = [f".{n} = {n if isinstance(v, Constant) else value(v)}" for n, v in call.record.items()]
+    fields = [f".{n} = {n if isinstance(v, Constant) else value(v)}" for n, v in record.items()]
     y = operands.outputs[0].type
     scratch = "" if call.scratch is None else ", scratch" if call.scratch else ", NULL"
     main = f"""static uint32_t scratch[{(call.scratch or 0) // 4 + 1}];
