@@ -26,8 +26,8 @@ EXACT_IN_FLOAT32 = 1 << 24
 class LinearSpec:
     """The integers of one layer: y = clamp(requantize(weight (x - zero_x) + bias) + zero_y).
 
-    `weight` int8 with outputs first; `bias` int32, one per output; `multiplier` and `shift` int32, one element or
-    one per output.
+    `weight` with outputs first: int8, or int16 where 8 bits less a zero point of the source model need 9; `bias`
+    int32, one per output; `multiplier` and `shift` int32, one element or one per output.
     """
 
     weight: Array
@@ -44,6 +44,11 @@ class LinearSpec:
     def per_channel(self) -> bool:
         """Whether each output has its own multiplier."""
         return self.multiplier.size > 1
+
+    @property
+    def wide(self) -> bool:
+        """Whether the weights are int16."""
+        return self.weight.dtype == np.int16
 
     @property
     def exact(self) -> np.dtype[Any]:
@@ -157,7 +162,8 @@ def linear_kernel(family: str, macro: str, variant: dict[str, bool], *inner: str
     The symbol names the variant.
     """
     floating = variant["float"]
-    flags = "".join(f"_{word}" for flag, word in _WORDS.items() if variant[flag])
+    words = [word for flag, word in _WORDS.items() if variant[flag] and not (variant["wide"] and flag == "offset")]
+    flags = "".join(f"_{word}" for word in words)
     facts = {"type": "float" if floating else "int8_t", **variant}
     outer = (("clamp_f32",) if variant["clamped"] else ()) if floating else ("requantize", "clamp_s8")
     return Kernel(family, macro, f"{macro}{flags}_{'f32' if floating else 's8'}", tuple(facts.items()), outer + inner)
@@ -167,10 +173,12 @@ def dot_helper(variant: dict[str, bool]) -> str:
     """The helper that sums the products of one run of inputs and weights."""
     if variant["float"]:
         return "dot_f32"
+    if variant["wide"]:
+        return "dot_wide_s8"
     return "dot_offset_s8" if variant["offset"] else "dot_s8"
 
 
-_WORDS = {"clamped": "clamped", "offset": "offset", "per_channel": "channels"}
+_WORDS = {"clamped": "clamped", "wide": "wide", "offset": "offset", "per_channel": "channels"}
 
 
 def linear_call_parts(
@@ -181,11 +189,11 @@ def linear_call_parts(
         limits: dict[str, Field] = {}
         if clamp is not None:
             limits = dict(zip(("low", "high"), float_limits(clamp), strict=True))
-        variant = {"float": True, "clamped": clamp is not None, "offset": False, "per_channel": False}
+        variant = {"float": True, "clamped": clamp is not None, "wide": False, "offset": False, "per_channel": False}
         bias = constant(operands.inputs[2])
         return variant, {"weight": Constant(weight), "bias": Constant(bias), **limits}
-    offset = padded and spec.zero_x != 0
-    variant = {"float": False, "clamped": False, "offset": offset, "per_channel": spec.per_channel}
+    offset = spec.wide or (padded and spec.zero_x != 0)
+    variant = {"float": False, "clamped": False, "wide": spec.wide, "offset": offset, "per_channel": spec.per_channel}
     return variant, spec.record(weight, offset=offset)
 
 
