@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tests.ops.native import FLAGS, formatted
+from tests.ops.native import FLAGS, formatted, portable
 from toolchain.config import Rounding
 from toolchain.emit.emitter import HELPERS, tidy
 from toolchain.emit.environment import c_type, c_value, environment
@@ -89,7 +89,7 @@ def _program(cases: Sequence[Case]) -> tuple[str, str]:
         lines.append(f"static {y.dtype.c} y{number}[{y.elements}];")
         (call,) = case.op.lower(operands)
         assert kernels.setdefault(call.kernel.symbol, call.kernel) == call.kernel
-        fields = ", ".join(_field(f"c{number}_{k}", k, v, lines) for k, v in call.record.items())
+        fields = ", ".join(_field(f"c{number}_{k}", k, v, lines) for k, v in portable(call).items())
         lines.append(f"static const struct {call.kernel.symbol} layer{number} = {{{fields}}};")
         reads = "".join(f", x{number}_{i}" for i in call.reads)
         scratch = "" if call.scratch is None else f", scratch{number}" if call.scratch else ", NULL"

@@ -15,7 +15,7 @@ import pytest
 
 from toolchain.ir.graph import Tensor
 from toolchain.ir.types import Array, DType, QuantParams, TensorType
-from toolchain.ops.base import Call, Constant, Op, Operands
+from toolchain.ops.base import Bodies, Call, Constant, Op, Operands, Plain
 from toolchain.templating import TEMPLATES
 
 if TYPE_CHECKING:
@@ -37,6 +37,8 @@ FLAGS = [
     "-Wundef",
     "-Wdouble-promotion",
     "-Werror",
+    "-DKERNEL_DSP=0",
+    "-DKERNEL_MVE=0",
     "-fsanitize=address,undefined",
     "-fno-sanitize-recover=all",
 ]
@@ -78,6 +80,12 @@ def operands_of(op: Op, inputs: Sequence[Array], quant: Sequence[QuantParams | N
     return Operands(sources, tuple(Tensor(f"y{i}", t) for i, t in enumerate(typed)))
 
 
+def portable(call: Call) -> dict[str, Plain]:
+    """The call's record as plain C reads it."""
+    fields = {name: value.portable if isinstance(value, Bodies) else value for name, value in call.record.items()}
+    return {name: value for name, value in fields.items() if value is not None}
+
+
 def _text(values: Array) -> str:
     flat = values.ravel()
     return ", ".join(c_float(v) if values.dtype.kind == "f" else str(int(v)) for v in flat)
@@ -110,7 +118,7 @@ def source(op: Op, operands: Operands, inputs: Sequence[Array]) -> tuple[str, li
     for i, y in enumerate(operands.outputs):
         lines.append(f"static {y.type.dtype.c} y{i}[{y.type.elements}];")
     for i, call in enumerate(calls):
-        fields = ", ".join(_field(n, v, lines, f"layer{i}") for n, v in call.record.items())
+        fields = ", ".join(_field(n, v, lines, f"layer{i}") for n, v in portable(call).items())
         lines.append(f"static const struct {call.kernel.symbol} layer{i} = {{{fields}}};")
         arguments = [f"&layer{i}", *(f"x{r}" for r in call.reads), *(f"y{w}" for w in call.writes)]
         if call.scratch:

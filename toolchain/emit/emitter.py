@@ -6,17 +6,19 @@ import functools
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
 import numpy as np
 from jinja2 import nodes
 
-from toolchain.emit import layout
+from toolchain.emit import bodies, layout
 from toolchain.emit.crc import weights_crc
 from toolchain.emit.environment import c_type, c_value, environment, table, wrapped
 from toolchain.ir.types import Array, DType
 from toolchain.lower.names import comment
-from toolchain.lower.program import PortSpec, Program, Step
+from toolchain.lower.program import PortSpec, Program, Step, Value
+from toolchain.ops.base import Body
 
 TOLERANCE = 1e-4
 """Of the output's range: what a float output may be off in the self-test (reductions reorder sums)."""
@@ -69,6 +71,9 @@ def _facts(program: Program, vectors: Vectors | None, *, trace: bool, source: st
     outputs = [_port(program, port, "output") for port in program.outputs]
     helpers = _helpers(program)
     kernels = [_kernel(kernel.family, kernel.macro, kernel.symbol, kernel.variant) for kernel in program.kernels]
+    records = [_record(step) for step in program.steps if step.record]
+    constants = _constants(program)
+    conditional = [*helpers, *kernels, *(line for each in records for line in each["lines"]), *constants["conditions"]]
     return {
         "name": program.name,
         "prefix": program.prefix,
@@ -86,12 +91,12 @@ def _facts(program: Program, vectors: Vectors | None, *, trace: bool, source: st
         "uses_libm": _uses_libm(program, [*helpers, *kernels]),
         "helpers": helpers,
         "kernels": kernels,
-        "records": [_record(step) for step in program.steps if step.record],
+        "bodies": {macro for macro in bodies.MACROS if any(macro in text for text in conditional)},
+        "records": records,
         "pointers": layout.arena_pointers(program),
         "network": layout.network(program),
         "traces": [_traces(program, step) for step in program.steps] if trace else [],
-        "constants": [_constant(program, name, array) for name, array in program.constants.items()],
-        "crc": f"0x{weights_crc(program.constants.values()):08x}u",
+        **constants,
         "vectors": count,
         "samples": _samples(program, vectors) if vectors is not None and count else [],
         "tolerances": _tolerances(program, vectors if count else None),
@@ -168,24 +173,51 @@ def _record(step: Step) -> dict[str, Any]:
         "type": step.kernel.symbol,
         "name": step.record_name,
         "origin": comment(step.origin),
-        "lines": [line for field, value in step.record.items() for line in _field(field, c_value(value))],
+        "lines": bodies.merged(_field(step, name) for name in step.record),
     }
 
 
-def _field(name: str, value: str) -> list[str]:
-    head = f"    .{name} = "
-    if not value.startswith("{") or len(head) + len(value) < layout.WIDTH:
-        return [f"{head}{value},"]
-    return layout.wrap(head + "{", value[1:-1].split(", "), "},")
+def _field(step: Step, name: str) -> dict[Body, list[str]]:
+    found = {body: step.fields(body) for body in Body}
+    return {body: _field_lines(name, fields[name]) for body, fields in found.items() if name in fields}
+
+
+def _field_lines(name: str, value: Value) -> list[str]:
+    head, text = f"    .{name} = ", c_value(value)
+    if not text.startswith("{") or len(head) + len(text) < layout.WIDTH:
+        return [f"{head}{text},"]
+    return layout.wrap(head + "{", text[1:-1].split(", "), "},")
 
 
 def _traces(program: Program, step: Step) -> list[tuple[str, int]]:
     return [(layout.pointer(program, ref), program.buffers[ref].bytes) for ref in step.writes]
 
 
-def _constant(program: Program, name: str, array: Array) -> dict[str, Any]:
-    user = next(step for step in program.steps if name in (*step.reads, *step.record.values()))
+def _constants(program: Program) -> dict[str, Any]:
+    """The arrays, each with the condition under which it is there, and the checksum of what is there."""
+    arrays = [_constant(program, name, array) for name, array in program.constants.items()]
+    used = {body: program.constants_of(body) for body in Body}
+    crcs = {body: weights_crc(program.constants[name] for name in names) for body, names in used.items()}
+    define = "#define {}_WEIGHTS_CRC32 0x{:08x}u"
+    call = "    crc = crc32_elements(crc, {name}, {elements}, {width});"
     return {
+        "conditions": [array["condition"] for array in arrays],
+        "constants": [
+            {"condition": condition, "arrays": list(group)}
+            for condition, group in groupby(arrays, lambda array: str(array["condition"]))
+        ],
+        "crc": bodies.chain({body: [define.format(program.prefix, crc)] for body, crc in crcs.items()}),
+        "crc_calls": bodies.merged(
+            {body: [wrapped(call.format(**array))] for body in Body if array["name"] in used[body]} for array in arrays
+        ),
+    }
+
+
+def _constant(program: Program, name: str, array: Array) -> dict[str, Any]:
+    readers = [(body, step) for body in Body for step in program.steps if _reads(step, body, name)]
+    _, user = readers[0]
+    return {
+        "condition": bodies.condition({body for body, _ in readers}),
         "name": name,
         "type": c_type(array),
         "elements": array.size,
@@ -194,6 +226,10 @@ def _constant(program: Program, name: str, array: Array) -> dict[str, Any]:
         "origin": comment(user.origin),
         "table": table(array),
     }
+
+
+def _reads(step: Step, body: Body, name: str) -> bool:
+    return name in step.reads or name in step.fields(body).values()
 
 
 def _samples(program: Program, vectors: Vectors) -> list[dict[str, Any]]:

@@ -12,8 +12,8 @@ from toolchain.errors import InputError
 from toolchain.ir.graph import Graph, Tensor
 from toolchain.ir.types import Array, DType
 from toolchain.lower.names import check_model_name, record_name
-from toolchain.lower.program import NULL, Buffer, PortSpec, Program, Ref, Step, Value
-from toolchain.ops.base import OPERATORS, Call, Constant, Field, Kernel, Op, Operands
+from toolchain.lower.program import NULL, Buffer, ByBody, PortSpec, Program, Ref, Step, Value
+from toolchain.ops.base import OPERATORS, Bodies, Body, Call, Constant, Field, Kernel, Op, Operands, Plain
 
 
 def lower(graph: Graph, options: Options) -> Program:
@@ -104,7 +104,7 @@ class _Lowering:
         step = Step(
             kernel=call.kernel,
             record_name=name,
-            record={key: self._value(f"{name}_{key}", value) for key, value in call.record.items()},
+            record={key: self._field(f"{name}_{key}", value) for key, value in call.record.items()},
             reads=tuple(self._read(f"{name}_input{i}", inputs[i]) for i in call.reads),
             writes=tuple(self._write(name, position, tensor) for position, tensor in enumerate(written)),
             scratch=self._scratch(name, call.scratch),
@@ -120,7 +120,18 @@ class _Lowering:
         if known != kernel:
             raise ValueError(f"{kernel.symbol}: two kernels of one name, {known} and {kernel}")
 
-    def _value(self, name: str, value: Field) -> Value:
+    def _field(self, name: str, value: Field) -> Value | ByBody:
+        if not isinstance(value, Bodies):
+            return self._value(name, value)
+        return {body: self._body_value(name, value, body) for body in Body}
+
+    def _body_value(self, name: str, field: Bodies, body: Body) -> Value | None:
+        value = field.of(body)
+        if value is None:
+            return None
+        return self._value(name if body is Body.PORTABLE else f"{name}_{body.value}", value)
+
+    def _value(self, name: str, value: Plain) -> Value:
         return self._constant(name, value.data) if isinstance(value, Constant) else value
 
     def _read(self, name: str, tensor: Tensor) -> Ref:

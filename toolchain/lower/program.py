@@ -7,11 +7,13 @@ from dataclasses import dataclass, field
 
 from toolchain.config import Rounding
 from toolchain.ir.types import Array, DType, TensorType
-from toolchain.ops.base import Kernel
+from toolchain.ops.base import Body, Kernel
 from toolchain.ops.overlap import Overlap
 
 Value = int | float | bool | str | tuple[int, ...] | tuple[float, ...]
 """A field of a record; a str is the C name of a constant array."""
+ByBody = Mapping[Body, Value | None]
+"""A field whose value depends on the body, None where that body has no such field."""
 Ref = str
 """A buffer's name or a constant's C name; the two sets are disjoint."""
 NULL: Ref = "NULL"
@@ -42,7 +44,7 @@ class Step:
 
     kernel: Kernel
     record_name: str
-    record: Mapping[str, Value]
+    record: Mapping[str, Value | ByBody]
     reads: tuple[Ref, ...]
     writes: tuple[Ref, ...]
     scratch: Ref | None = None
@@ -50,6 +52,11 @@ class Step:
     origin: str = ""
     node: int = 0
     tensors: tuple[str, ...] = ()
+
+    def fields(self, body: Body) -> dict[str, Value]:
+        """The record as this body reads it."""
+        found = {name: value[body] if isinstance(value, Mapping) else value for name, value in self.record.items()}
+        return {name: value for name, value in found.items() if value is not None}
 
     @property
     def buffers(self) -> tuple[Ref, ...]:
@@ -118,8 +125,17 @@ class Program:
 
     @property
     def weight_bytes(self) -> int:
-        """Read-only bytes of all constant arrays."""
-        return sum(array.nbytes for array in self.constants.values())
+        """Read-only bytes of all constant arrays, for the body that needs most."""
+        return max(self.body_bytes(body) for body in Body)
+
+    def body_bytes(self, body: Body) -> int:
+        """Read-only bytes of the constant arrays that a core with this body holds."""
+        return sum(self.constants[name].nbytes for name in self.constants_of(body))
+
+    def constants_of(self, body: Body) -> tuple[str, ...]:
+        """The constant arrays that are read where the kernels run this body."""
+        used = {ref for step in self.steps for ref in (*step.reads, *step.fields(body).values())}
+        return tuple(name for name in self.constants if name in used)
 
     def _placed(self) -> MemoryPlan:
         if self.memory is None:

@@ -64,7 +64,41 @@ class Constant:
     data: Array
 
 
-Field = int | float | bool | str | tuple[int, ...] | tuple[float, ...] | Constant
+Plain = int | float | bool | str | tuple[int, ...] | tuple[float, ...] | Constant
+
+
+class Body(enum.Enum):
+    """What a kernel's C may have a body for. A core runs the last of them that it has the instructions for."""
+
+    PORTABLE = "portable"
+    DSP = "dsp"
+    MVE = "mve"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Bodies:
+    """A field that differs between the bodies of a kernel; None where a body's struct has no such field."""
+
+    portable: Plain | None
+    dsp: Plain | None
+    mve: Plain | None
+
+    def of(self, body: Body) -> Plain | None:
+        """The field as this body reads it."""
+        found: Plain | None = getattr(self, body.value)
+        return found
+
+
+def bodies(portable: Plain | None, dsp: Plain | None, **mve: Plain | None) -> Bodies:
+    """A field per body; without `mve` the body for MVE is the one for DSP, as such cores have both.
+
+    >>> bodies(1, 2).of(Body.MVE), bodies(None, 2, mve=None).of(Body.MVE)
+    (2, None)
+    """
+    return Bodies(portable, dsp, mve.get("mve", dsp))
+
+
+Field = Plain | Bodies
 
 
 @dataclass(frozen=True, slots=True)

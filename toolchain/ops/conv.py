@@ -222,7 +222,8 @@ class Conv(Op):
     def lower(self, operands: Operands) -> tuple[Call, ...]:
         shape = operands.inputs[1].type.shape
         spec = integer_spec(operands, self.clamp)
-        if self._pointwise(shape[1:-1]):
+        wide = spec is not None and spec.wide
+        if self._pointwise(shape[1:-1]) and not wide:
             return (dense_call(operands, self.clamp, spec),)
         channels = operands.inputs[0].type.shape[-1]
         record = _record(self, operands)
@@ -231,11 +232,11 @@ class Conv(Op):
             raise ValueError(f"{operands.inputs[1].name}: a convolution with computed weights")
         macro = "conv_grouped"
         unused: tuple[str, ...] = ()
-        if self.groups == channels == shape[0] > 1:
+        if self.groups == channels == shape[0] > 1 and not wide:
             macro, unused = "depthwise", ("group_inputs", "group_outputs", "in_channels", "out_channels")
             record["channels"] = channels
             weight = np.moveaxis(weight[..., 0], 0, -1)
-        elif self.groups == 1 and (self.dilation[-1] == 1 or shape[-2] == 1):
+        elif self.groups == 1 and not wide and (self.dilation[-1] == 1 or shape[-2] == 1):
             starts = _window_starts(operands, record)
             geometry = {name: record[name] for name in record if name not in SINGLE_GROUP}
             return (patch_call(operands, self.clamp, spec, geometry, starts),)

@@ -19,12 +19,13 @@ from toolchain.ops.linear import (
     clamped,
     constant,
     constant_reason,
+    dot_helper,
     integer_spec,
     linear_call_parts,
     linear_kernel,
     product_multiplier,
 )
-from toolchain.ops.overlap import Overlap, in_steps, scaled
+from toolchain.ops.overlap import Overlap, by_channel, in_steps, scaled
 from toolchain.ops.patches import patch_call
 
 WIDEST_PRODUCT = 255 * 255
@@ -37,6 +38,8 @@ def dense_call(operands: Operands, clamp: Clamp | None, spec: LinearSpec | None)
     inputs = weight.size // outputs
     x, y = operands.inputs[0].type, operands.outputs[0].type
     rows = x.elements // inputs
+    if spec is not None and spec.wide:
+        return _wide_call(operands, clamp, spec, rows)
     if rows > 1:
         return patch_call(operands, clamp, spec, _row_of_pixels(rows, inputs, outputs), np.arange(rows))
     variant, fields = linear_call_parts(operands, clamp, weight, spec, padded=False)
@@ -46,6 +49,18 @@ def dense_call(operands: Operands, clamp: Clamp | None, spec: LinearSpec | None)
     overlap = in_steps(np.zeros_like(ends), ends)
     record: dict[str, Field] = {"inputs": inputs, "outputs": outputs, **fields}
     return Call(linear_kernel("dense", "dense", variant, inner), record, overlaps=(overlap,))
+
+
+def _wide_call(operands: Operands, clamp: Clamp | None, spec: LinearSpec, rows: int) -> Call:
+    """Weights of more than 8 bits: the general convolution, of 1 x 1."""
+    x, y = operands.inputs[0].type, operands.outputs[0].type
+    outputs = len(spec.weight)
+    inputs = spec.weight.size // outputs
+    variant, fields = linear_call_parts(operands, clamp, spec.weight, spec, padded=False)
+    group: dict[str, Field] = {"group_inputs": inputs, "group_outputs": outputs, "dilation_x": 1}
+    kernel = linear_kernel("conv", "conv_grouped", variant, dot_helper(variant))
+    record: dict[str, Field] = {**_row_of_pixels(rows, inputs, outputs), **group, **fields}
+    return Call(kernel, record, overlaps=(by_channel(np.arange(rows), x, y),))
 
 
 def _row_of_pixels(rows: int, inputs: int, outputs: int) -> dict[str, Field]:

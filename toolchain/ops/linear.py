@@ -38,11 +38,12 @@ EXACT_IN_FLOAT32 = 1 << 24
 class LinearSpec:
     """The integers of one layer: y = clamp(requantize(weight (x - zero_x) + bias) + zero_y).
 
-    `weight` int8 with outputs first; `bias` one per output; `multiplier` and `shift` int32, one element or one per
-    output. x and y are `dtype`: int8 with an int32 bias and accumulator, or int16 without zero points and with the
-    forms TensorFlow Lite has for it. `rescale` names what makes outputs of sums: "requantize" (int8); beside int16
-    with an int64 bias "requantize_wide" or "requantize_once"; with an int32 bias "requantize_narrow", which first
-    saturates to int32 (TensorFlow Lite leaves open what happens where the sum does not fit).
+    `weight` with outputs first: int8, or int16 where 8 bits less a zero point of the source model need 9; `bias` one
+    per output; `multiplier` and `shift` int32, one element or one per output. x and y are `dtype`: int8 with an int32
+    bias and accumulator, or int16 without zero points and with the forms TensorFlow Lite has for it.
+    `rescale` names what makes outputs of sums: "requantize" (int8); beside int16 with an int64 bias
+    "requantize_wide" or "requantize_once"; with an int32 bias "requantize_narrow", which first saturates to int32
+    (TensorFlow Lite leaves open what happens where the sum does not fit).
     """
 
     weight: Array
@@ -61,6 +62,11 @@ class LinearSpec:
     def per_channel(self) -> bool:
         """Whether each output has its own multiplier."""
         return self.multiplier.size > 1
+
+    @property
+    def wide(self) -> bool:
+        """Whether the weights are int16."""
+        return self.weight.dtype == np.int16
 
     @property
     def exact(self) -> np.dtype[Any]:
@@ -209,7 +215,8 @@ def linear_kernel(family: str, macro: str, variant: dict[str, Any], *inner: str)
     The symbol names the variant.
     """
     short = variant["short"]
-    flags = "".join(f"_{word}" for flag, word in _WORDS.items() if variant[flag])
+    words = [word for flag, word in _WORDS.items() if variant[flag] and not (variant["wide"] and flag == "offset")]
+    flags = "".join(f"_{word}" for word in words)
     if variant["float"]:
         outer: tuple[str, ...] = ("clamp_f32",) if variant["clamped"] else ()
     else:
@@ -220,10 +227,19 @@ def linear_kernel(family: str, macro: str, variant: dict[str, Any], *inner: str)
 
 def dot_helper(variant: dict[str, Any]) -> str:
     """The helper that sums the products of one run of inputs and weights."""
+    if variant["wide"]:
+        return "dot_wide_s8"
     return "dot_offset_s8" if variant["offset"] else f"dot_{variant['short']}"
 
 
-_WORDS = {"clamped": "clamped", "offset": "offset", "per_channel": "channels", "narrow": "narrow", "once": "once"}
+_WORDS = {
+    "clamped": "clamped",
+    "wide": "wide",
+    "offset": "offset",
+    "per_channel": "channels",
+    "narrow": "narrow",
+    "once": "once",
+}
 
 
 def linear_call_parts(
@@ -234,20 +250,20 @@ def linear_call_parts(
         limits: dict[str, Field] = {}
         if clamp is not None:
             limits = dict(zip(("low", "high"), float_limits(clamp), strict=True))
-        flags = {"float": True, "clamped": clamp is not None, "offset": False, "per_channel": False}
+        flags = {"float": True, "clamped": clamp is not None, **dict.fromkeys(("wide", "offset", "per_channel"), False)}
         types = {"type": "float", "weight": "float", "bias": "float", "sum": "float", "short": "f32"}
         record: dict[str, Field] = {"weight": Constant(weight), "bias": Constant(constant(operands.inputs[2]))}
         return {**types, "rescale": "", **flags, "narrow": False, "once": False}, record | limits
-    offset = padded and spec.zero_x != 0
+    offset = spec.wide or (padded and spec.zero_x != 0)
     return _integer_variant(spec, offset=offset), spec.record(weight, offset=offset)
 
 
 def _integer_variant(spec: LinearSpec, *, offset: bool) -> dict[str, Any]:
     """int16 inputs are summed in 64 bits, whatever the bias."""
     long = spec.dtype is DType.INT16
-    types = {"type": spec.dtype.c, "weight": "int8_t", "bias": f"{spec.bias.dtype.name}_t"}
+    types = {"type": spec.dtype.c, "weight": "int16_t" if spec.wide else "int8_t", "bias": f"{spec.bias.dtype.name}_t"}
     types |= {"sum": "int64_t" if long else "int32_t", "short": spec.dtype.short, "rescale": spec.rescale}
-    flags = {"float": False, "clamped": False, "offset": offset, "per_channel": spec.per_channel}
+    flags = {"float": False, "clamped": False, "wide": spec.wide, "offset": offset, "per_channel": spec.per_channel}
     return {**types, **flags, "narrow": spec.rescale.endswith("narrow"), "once": spec.rescale.endswith("once")}
 
 

@@ -16,6 +16,7 @@ from toolchain.config import CalibrationMethod, Options, Rounding
 from toolchain.errors import InputError
 from toolchain.ir.graph import Graph, Node
 from toolchain.lower.program import Program
+from toolchain.ops.base import Body
 from toolchain.report.archive import op_fields, type_document
 from toolchain.samples import framework_shape
 
@@ -64,7 +65,11 @@ def manifest(
         "tensors": {name: type_document(tensor.type) for name, tensor in graph.tensors.items()},
         "quantization": plain(quantization),
         "arena": {"bytes": program.arena_bytes, "lower_bound": _lower_bound(program), "buffers": buffers(program)},
-        "sizes": {"arena_bytes": program.arena_bytes, "weights_bytes": program.weight_bytes},
+        "sizes": {
+            "arena_bytes": program.arena_bytes,
+            "weights_bytes": program.weight_bytes,
+            "weights_bytes_by_body": {body.value: program.body_bytes(body) for body in Body},
+        },
         "files": {},
     }
 
