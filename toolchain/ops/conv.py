@@ -120,7 +120,8 @@ def _depthwise_rows(operands: Operands, record: Mapping[str, Any]) -> tuple[int,
     x, y = operands.inputs[0].type, operands.outputs[0].type
     along_y, along_x = _axes(record)
     in_y, _, kernel, _, dilation, _ = along_y
-    lanes = by_lanes(first_pixels([first_inputs(*along_y), first_inputs(*along_x)], (in_y, along_x[0]), x.shape[0]), x)
+    starts = first_pixels([first_inputs(*along_y), first_inputs(*along_x)], (in_y, along_x[0]), x.shape[0])
+    lanes = by_lanes(starts, x, 1)
     rows = (kernel - 1) * dilation + 1
     if 2 * rows > in_y or lanes.least < _row_bytes(x):
         return 0, lanes
@@ -241,8 +242,8 @@ class Conv(Op):
             geometry = {name: record[name] for name in record if name not in SINGLE_GROUP}
             return (patch_call(operands, self.clamp, spec, geometry, starts),)
         variant, fields = linear_call_parts(operands, self.clamp, weight, spec, padded=not self._unpadded)
-        inner = () if macro == "depthwise" else (dot_helper(variant),)
-        kernel = linear_kernel("conv", macro, variant, *inner)
+        inner = "taps_within" if macro == "depthwise" else dot_helper(variant)
+        kernel = linear_kernel("conv", macro, variant, inner)
         kept = {name: value for name, value in record.items() if name not in unused}
         if macro != "depthwise":
             overlap = _overlap(operands, record, groups=self.groups)

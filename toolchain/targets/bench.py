@@ -53,8 +53,13 @@ LEVELS = ("0", "1", "2", "3", "s")
 """What may stand behind -O."""
 
 
-def bench(folder: Path, graph: Graph, program: Program, name: str, level: str = "2") -> dict[str, Any]:
-    """Build, run and measure an exported folder. Raises CheckFailedError when the outputs are not numpy's."""
+def bench(
+    folder: Path, graph: Graph, program: Program, name: str, level: str = "2", *, portable: bool = False
+) -> dict[str, Any]:
+    """Build, run and measure an exported folder, `portable` without the core's own kernels.
+
+    Raises CheckFailedError when the outputs are not numpy's.
+    """
     target = find_target(name)
     if level not in LEVELS:
         raise InputError(f"-O{level}: not a level inlay builds with, expected -O{', -O'.join(LEVELS)}")
@@ -65,12 +70,12 @@ def bench(folder: Path, graph: Graph, program: Program, name: str, level: str = 
         whole.mkdir()
         apart.mkdir()
         source = folder / f"{program.name}.c"
-        image = build_image(source, folder, ends, target, whole, Build(level))
+        image = build_image(source, folder, ends, target, whole, Build(level, portable=portable))
         run = _checked_run(image, graph, program)
         marked = mark_steps(source.read_text(), program.name)
         copy = apart / source.name
         copy.write_text(marked.text)
-        build = Build(level, marks=len(marked.kernels) + 2)
+        build = Build(level, marks=len(marked.kernels) + 2, portable=portable)
         steps = build_image(copy, folder, ends, target, apart, build)
         layers = _layers(program, marked.kernels, macs, _costs(steps, _checked_run(steps, graph, program)))
         return _document(image, run, program, sum(macs), layers)
