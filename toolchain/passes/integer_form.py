@@ -157,7 +157,7 @@ def _with_bias(draft: Draft, op: Op, inputs: tuple[Tensor, ...]) -> tuple[Tensor
     scales = np.asarray(weight.type.quant.scale, np.float64) * x.type.quant.scale[0]
     steps = fixedpoint.round_half_away(np.asarray(inputs[op.bias].data, np.float64) / scales)
     sums = np.abs(np.asarray(weight.data, np.int64).reshape(len(steps), -1)).sum(axis=1)
-    if np.max(sums * WIDEST + np.abs(steps), initial=0) >= 1 << 31:
+    if np.max(sums * WIDEST[x.type.dtype] + np.abs(steps), initial=0) >= 1 << 31:
         raise StaysFloatError("sums of its products may not fit 32 bits")
     quant = QuantParams(tuple(float(scale) for scale in scales), 0, None if scales.size == 1 else 0)
     kind = TensorType(steps.shape, DType.INT32, quant)
