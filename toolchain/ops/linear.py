@@ -170,7 +170,7 @@ def dot_helper(variant: dict[str, bool]) -> str:
     return "dot_offset_s8" if variant["offset"] else "dot_s8"
 
 
-_WORDS = {"clamped": "clamped", "offset": "offset", "per_channel": "channels"}
+_WORDS = {"clamped": "clamped", "offset": "offset", "per_channel": "channels", "left": "left"}
 
 
 def linear_call_parts(
@@ -181,11 +181,13 @@ def linear_call_parts(
         limits: dict[str, Field] = {}
         if clamp is not None:
             limits = dict(zip(("low", "high"), float_limits(clamp), strict=True))
-        variant = {"float": True, "clamped": clamp is not None, "offset": False, "per_channel": False}
+        variant = {"float": True, "clamped": clamp is not None} | dict.fromkeys(
+            ("offset", "per_channel", "left"), False
+        )
         bias = constant(operands.inputs[2])
         return variant, {"weight": Constant(weight), "bias": Constant(bias), **limits}
     offset = padded and spec.zero_x != 0
-    variant = {"float": False, "clamped": False, "offset": offset, "per_channel": spec.per_channel}
+    variant = {"float": False, "clamped": False, "offset": offset, "per_channel": spec.per_channel, "left": False}
     return variant, spec.record(weight, offset=offset)
 
 
