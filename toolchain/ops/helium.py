@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping
 
 import numpy as np
 
-from toolchain.ir.types import Array
+from toolchain.ir.types import Array, DType
 from toolchain.ops.base import Bodies, Constant, Field, Plain, bodies
 from toolchain.ops.linear import LinearSpec
 
@@ -21,8 +21,9 @@ INPUTS = 16
 
 
 def requantizes(spec: LinearSpec) -> bool:
-    """Whether every output is scaled down, by one bit or more besides the multiplier: what the vector form needs."""
-    return bool(((spec.shift < 0) | (spec.multiplier == 0)).all())
+    """Whether this is int8 and every output is scaled down, by one bit or more besides the multiplier."""
+    int8 = spec.dtype is DType.INT8 and not spec.wide
+    return int8 and bool(((spec.shift < 0) | (spec.multiplier == 0)).all())
 
 
 def step_bytes(inputs: int) -> int:

@@ -30,6 +30,7 @@ from toolchain.passes.draft import Draft, rewrite
 
 if TYPE_CHECKING:
     from toolchain.ir.graph import Graph
+    from toolchain.ir.types import Array
     from toolchain.ops.base import Op
 
 ON_GRID = 1e-6
@@ -281,24 +282,32 @@ def _unquantized(draft: Draft, name: str) -> str:
 
 
 def _weight(draft: Draft, op: Op, tensor: Tensor) -> Tensor:
+    """Weights less their zero point: int8, or int16 where that takes 9 bits."""
     quant = tensor.type.quant
     if quant is None:
         raise StaysFloatError("the model does not quantize its weights to int8")
-    if quant.zero_point != 0:
-        raise StaysFloatError(f"its weights are asymmetric (zero point {quant.zero_point}), expected zero point 0")
     if quant.axis not in (None, op.channel_axis):
         raise StaysFloatError("its weight scales do not run over output channels")
-    return _stored(draft, tensor, quant)
+    steps = _steps(tensor, quant)
+    low, high = DType.INT8.limits
+    dtype = DType.INT8 if np.all((low <= steps) & (steps <= high)) else DType.INT16
+    data = steps.astype(dtype.numpy)
+    kind = TensorType(data.shape, dtype, replace(quant, zero_point=0))
+    return Tensor(draft.fresh(f"{tensor.name}.{dtype.value}"), kind, data)
 
 
-def _stored(draft: Draft, tensor: Tensor, quant: QuantParams) -> Tensor:
-    """A constant as the int8 steps on its grid."""
+def _steps(tensor: Tensor, quant: QuantParams) -> Array:
+    """How many steps of its grid the values of a constant are from 0."""
     assert tensor.data is not None
     scales = np.asarray(quant.scale, np.float64)
     if quant.axis is not None:
         scales = scales.reshape([-1 if axis == quant.axis else 1 for axis in range(tensor.data.ndim)])
-    steps = np.rint(tensor.data.astype(np.float64) / scales) + quant.zero_point
-    data = np.clip(steps, *DType.INT8.limits).astype(np.int8)
+    return np.asarray(np.rint(tensor.data.astype(np.float64) / scales))
+
+
+def _stored(draft: Draft, tensor: Tensor, quant: QuantParams) -> Tensor:
+    """A constant as the int8 integers on its grid."""
+    data = np.clip(_steps(tensor, quant) + quant.zero_point, *DType.INT8.limits).astype(np.int8)
     return Tensor(draft.fresh(f"{tensor.name}.int8"), TensorType(data.shape, DType.INT8, quant), data)
 
 

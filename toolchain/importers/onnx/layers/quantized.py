@@ -154,15 +154,13 @@ def _constant(layer: Layer, name: str, value: Array, grid: Grid) -> str:
 
 
 def _remembered(value: Array, centred: Array, grid: Grid) -> QuantParams | None:
-    """The int8 grid a constant lies on: symmetric where its values allow, None where there is no such."""
+    """The grid a constant lies on: symmetric where its values allow or its scales are many, None for blocks."""
     if value.dtype.itemsize > 1 or grid.scale.ndim > 1:
         return None
     scales = tuple(float(scale) for scale in grid.scale.reshape(-1))
     low, high = DType.INT8.limits
-    if low <= centred.min(initial=0) and centred.max(initial=0) <= high:
+    if not grid.single or (low <= centred.min(initial=0) and centred.max(initial=0) <= high):
         return QuantParams(scales, 0, None if grid.single else grid.axis)
-    if not grid.single:
-        return None
     return QuantParams(scales, int(grid.zero.reshape(-1)[0]) - _UNSIGNED.get(grid.zero.dtype.name, 0))
 
 
