@@ -237,7 +237,7 @@ _WORDS = {
     "wide": "wide",
     "offset": "offset",
     "per_channel": "channels",
-    "narrow": "narrow",
+    "narrow": "b32",
     "once": "once",
 }
 
