@@ -16,6 +16,7 @@ from toolchain.ops.base import Call, Constant, Field, Kernel, Op, Operands, Quan
 from toolchain.ops.overlap import elementwise
 
 if TYPE_CHECKING:
+    from toolchain.config import Rounding
     from toolchain.ir.graph import Tensor
 
 Function = Callable[[Any, float, float], Any]
@@ -84,6 +85,7 @@ KINDS: dict[str, Kind] = {
     "exp": _plain(np.exp, "expf(v)"),
     "log": _plain(np.log, "logf(v)"),
     "sqrt": _plain(np.sqrt, "sqrtf(v)"),
+    "sqrt_down": _plain(np.sqrt, "sqrtf(v)"),
     "rsqrt": _plain(lambda x: 1 / np.sqrt(x), "1.0f / sqrtf(v)"),
     "abs": _plain(np.abs, "fabsf(v)"),
     "neg": _plain(np.negative, "-v"),
@@ -111,8 +113,10 @@ KINDS: dict[str, Kind] = {
     "identity": _plain(lambda x: x, "v"),
     "not": _plain(np.logical_not, "v == 0"),
 }
-"""Every kind. round takes halves to even."""
+"""Every kind. round takes halves to even; sqrt_down truncates the steps of a quantized root, as TensorFlow Lite."""
 
+IN_FLOAT32 = frozenset(["sigmoid", "sqrt_down"])
+"""Kinds whose table TensorFlow Lite computes in float32 where that decides a tie or a truncation."""
 FIXED_QUANT = {"sigmoid": QuantParams((1 / 256,), -128), "tanh": QuantParams((1 / 128,), 0)}
 
 
@@ -151,29 +155,44 @@ class Unary(Op):
         return (self.table(operands)[np.asarray(inputs[0]).astype(np.uint8)],)
 
     def table(self, operands: Operands) -> Array:
-        """The 256 outputs, indexed by the input as uint8. Limits, leaky and hard_swish as TensorFlow Lite."""
+        """The 256 outputs, indexed by the input as uint8; what TensorFlow Lite computes in integers as it does."""
         (scale, zero_point), (out_scale, out_zero) = only_quant(operands.inputs[0]), only_quant(operands.outputs[0])
         out = operands.outputs[0].type.dtype
+        low, high = out.limits
         q = values_by_index(operands.inputs[0].type.dtype) - zero_point
         limits = {"relu": (0.0, math.inf), "relu6": (0.0, 6.0), "clip": (self.alpha, self.beta)}.get(self.kind)
         if limits is not None:
             low, high = (int(v) for v in fixedpoint.quantize(limits, out_scale, out_zero, *out.limits))
-            ratio = fixedpoint.quantize_multiplier(scale / out_scale)
-            rescaled = fixedpoint.requantize(q, *ratio, operands.rounding) + out_zero
-            return np.asarray(np.clip(rescaled, low, high), out.numpy)
-        if self.kind == "leaky" and self.alpha >= 0:
-            alphas = (1.0, float(np.float32(self.alpha)))
-            slopes = [fixedpoint.quantize_multiplier(scale * alpha / out_scale) for alpha in alphas]
-            above, below = (fixedpoint.requantize(q, *slope, operands.rounding) for slope in slopes)
-            return np.asarray(np.clip(np.where(q >= 0, above, below) + out_zero, *out.limits), out.numpy)
-        gated = integer.hard_swish(q, scale, out_scale) if self.kind == "hard_swish" else None
-        if gated is not None:
-            return np.asarray(np.clip(gated + out_zero, *out.limits), out.numpy)
+        steps = self._integer_steps(q, scale, out_scale, operands.rounding)
+        if steps is None:
+            steps = self._real_steps(q, scale, out_scale)
+        steps = np.clip(np.where(np.isnan(steps), low - out_zero, steps) + out_zero, low, high)
+        return np.asarray(steps, out.numpy)
+
+    def _integer_steps(self, q: Array, scale: float, out_scale: float, rounding: Rounding) -> Array | None:
+        """Output steps from its zero point, in TensorFlow Lite's integers; None where it computes on reals."""
+        if self.kind in {"relu", "relu6", "clip"}:
+            return fixedpoint.requantize(q, *fixedpoint.quantize_multiplier(scale / out_scale), rounding)
+        if self.kind == "leaky":
+            slopes = (1.0, abs(float(np.float32(self.alpha))))
+            ratios = [fixedpoint.quantize_multiplier(scale * slope / out_scale) for slope in slopes]
+            signed = q if self.alpha >= 0 else -q
+            above, below = (fixedpoint.requantize(v, *r, rounding) for v, r in zip((q, signed), ratios, strict=True))
+            return np.where(q >= 0, above, below)
+        if self.kind == "abs":
+            ratio = float(np.float32(scale) / np.float32(out_scale))
+            return fixedpoint.requantize(np.abs(q), *fixedpoint.quantize_multiplier(ratio), rounding)
+        if self.kind == "hard_swish":
+            return integer.hard_swish(q, scale, out_scale)
+        return integer.inverse_root(q, scale, out_scale, rounding) if self.kind == "rsqrt" else None
+
+    def _real_steps(self, q: Array, scale: float, out_scale: float) -> Array:
+        """The function of the reals, rounded; NaN where it has no value."""
+        kind = np.float32 if self.kind in IN_FLOAT32 else np.float64
         with np.errstate(all="ignore"):
-            real = KINDS[self.kind].function(q * scale, self.alpha, self.beta)
-            steps = np.clip(fixedpoint.round_half_away(real / out_scale), -(2.0**30), 2.0**30) + out_zero
-        low, high = out.limits
-        return np.where(np.isnan(steps), low, np.clip(steps, low, high)).astype(out.numpy)
+            real = KINDS[self.kind].function(q.astype(kind) * kind(scale), self.alpha, self.beta)
+            steps = np.clip(real / kind(out_scale), -(2.0**30), 2.0**30)
+        return np.trunc(steps) if self.kind == "sqrt_down" else fixedpoint.round_half_away(steps)
 
     def lower(self, operands: Operands) -> tuple[Call, ...]:
         """A table for quantized tensors, else the expression."""
