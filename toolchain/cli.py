@@ -88,6 +88,18 @@ def export(
     per_channel: Annotated[bool, typer.Option("--per-channel/--per-tensor", help="Weight scales.")] = False,
     calibration: Annotated[str | None, typer.Option(help="Representative inputs for int8, .npz or .npy.")] = None,
     calibration_method: Annotated[str, typer.Option(help="minmax, percentile, mse or entropy.")] = "minmax",
+    equalize: Annotated[
+        bool | None,
+        typer.Option("--equalize/--no-equalize", help="Move channel factors between layers (default: per tensor)."),
+    ] = None,
+    absorb_bias: Annotated[
+        bool | None,
+        typer.Option("--absorb-bias/--no-absorb-bias", help="Move biases into the next layer (default: per tensor)."),
+    ] = None,
+    bias_correction: Annotated[
+        bool | None,
+        typer.Option("--bias-correction/--no-bias-correction", help="Take back mean errors (default: per tensor)."),
+    ] = None,
     io: Annotated[str | None, typer.Option(help="Type of C inputs and outputs: float32 or int8.")] = None,
     input_shape: Shapes = None,
     input_layout: Layout = "nhwc",
@@ -120,6 +132,9 @@ def export(
             per_channel=per_channel,
             calibration=calibration,
             calibration_method=calibration_method,
+            equalize=equalize,
+            absorb_bias=absorb_bias,
+            bias_correction=bias_correction,
             io=io,
             input_shape=parse_shapes(input_shape or []),
             input_layout=input_layout,

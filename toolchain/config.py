@@ -40,6 +40,10 @@ class Options:
     max_flash: int | None = None
     max_stack: int | None = None
     max_accuracy_drop: float | None = None
+    equalize: bool | None = None
+    absorb_bias: bool | None = None
+    bias_correction: bool | None = None
+    """Post-training techniques; None: with per-tensor weight scales yes, with per-channel ones no."""
     preserve_input: bool = False
     vectors: int = 1
     verify: bool = True

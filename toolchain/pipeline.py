@@ -192,7 +192,7 @@ def quantized(graph: Graph, options: Options, calibration: Samples | None, progr
             f"(calibration=... in Python) with representative inputs: {wanted}"
         )
     batch = samples.feeds(graph, calibration)
-    return quantize.quantize(graph, batch, options, functools.partial(progress, "calibrate"))
+    return quantize.quantize(graph, batch, options, progress)
 
 
 def verified(

@@ -119,10 +119,10 @@ def test_bad_samples_are_refused() -> None:
 def test_few_samples_and_constant_layers_warn() -> None:
     graph = network()
     zeros = {name: array[:1] * 0 for name, array in samples_for(graph).items()}
-    calls: list[tuple[int, int]] = []
-    _, report = quantize(graph, zeros, Options("net", "int8"), lambda done, total: calls.append((done, total)))
+    calls: list[tuple[str, int, int]] = []
+    _, report = quantize(graph, zeros, Options("net", "int8"), lambda *step: calls.append(step))
     assert len(report.warnings) >= 2
-    assert calls == [(1, 1)]
+    assert ("calibrate", 1, 1) in calls
 
 
 def test_moves_between_float_layers_stay_in_float() -> None:

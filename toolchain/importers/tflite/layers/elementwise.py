@@ -128,7 +128,11 @@ def _check_pair(layer: Layer) -> None:
 def comparison(layer: Layer) -> str:
     """Booleans of two inputs."""
     _check_pair(layer)
-    return layer.emit(Binary(COMPARISONS[layer.kind], coarse=layer.quantized), layer.x, layer.operand(1))
+    return layer.emit(
+        Binary(COMPARISONS[layer.kind], coarse=layer.quantized and layer.type(0).dtype is DType.INT8),
+        layer.x,
+        layer.operand(1),
+    )
 
 
 @handles("ADD_N")
