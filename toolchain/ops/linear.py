@@ -239,7 +239,7 @@ _WORDS = {
     "wide": "wide",
     "offset": "offset",
     "per_channel": "channels",
-    "narrow": "narrow",
+    "narrow": "b32",
     "once": "once",
 }
 
