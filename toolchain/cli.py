@@ -100,7 +100,7 @@ def export(
         bool | None,
         typer.Option("--bias-correction/--no-bias-correction", help="Take back mean errors (default: per tensor)."),
     ] = None,
-    io: Annotated[str | None, typer.Option(help="Type of C inputs and outputs: float32 or int8.")] = None,
+    io: Annotated[str | None, typer.Option(help="Type of C inputs and outputs: float32, int8 or int16.")] = None,
     input_shape: Shapes = None,
     input_layout: Layout = "nhwc",
     rounding: Annotated[str, typer.Option(help="tflm or single.")] = "tflm",
