@@ -242,8 +242,9 @@ class Conv(Op):
             geometry = {name: record[name] for name in record if name not in SINGLE_GROUP}
             return (patch_call(operands, self.clamp, spec, geometry, starts),)
         variant, fields = linear_call_parts(operands, self.clamp, weight, spec, padded=not self._unpadded)
-        inner = "taps_within" if macro == "depthwise" else dot_helper(variant)
-        kernel = linear_kernel("conv", macro, variant, inner)
+        dot = dot_helper(variant)
+        inner = ("taps_within", f"window_{dot.removeprefix('dot_')}") if macro == "depthwise" else (dot,)
+        kernel = linear_kernel("conv", macro, variant, *inner)
         kept = {name: value for name, value in record.items() if name not in unused}
         if macro != "depthwise":
             overlap = _overlap(operands, record, groups=self.groups)

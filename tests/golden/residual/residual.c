@@ -36,22 +36,18 @@ static inline int8_t clamp_s8(int32_t value, int32_t low, int32_t high)
 static inline int32_t requantize(int32_t value, int32_t multiplier, int32_t shift)
 {
     const int32_t left = shift > 0 ? shift : 0;
-    const int32_t right = shift > 0 ? 0 : -shift;
-    const int32_t shifted = (int32_t)((uint32_t)value << left);
-    const int64_t product = (int64_t)shifted * multiplier;
+    const int64_t product = (int64_t)(int32_t)((uint32_t)value << left) * multiplier;
     const int32_t high = (int32_t)((product + ((int64_t)1 << 30)) >> 31);
-    const int32_t mask = (int32_t)((1u << right) - 1u);
-    const int32_t threshold = (mask >> 1) + (high < 0 ? 1 : 0);
 
-    return (high >> right) + ((high & mask) > threshold ? 1 : 0);
+    if (shift >= 0) {
+        return high;
+    }
+    return (((high + (high >> 31)) >> (-1 - shift)) + 1) >> 1;
 }
 
-/* Inputs that a vector unit takes at a time. */
-#if defined(__AVX2__)
-enum { step_s8 = 32 };
-#else
-enum { step_s8 = 1 };
-#endif
+#if defined(__SSE2__) || defined(__ARM_NEON)
+/* Inputs that a vector unit takes at a time, and how many are made 16 bits wide for it at once. */
+enum { step_s8 = 32, block_s8 = 256 };
 
 /* Sums of weight * patch for two patches, `stride` apart and zero behind their `inputs`, and for
  * up to 16 outputs. As many steps as fit read on into the weights of the following outputs, of
@@ -59,12 +55,46 @@ enum { step_s8 = 1 };
 static inline void products_s8(const uint8_t *patch, int32_t stride, const int8_t *weight,
                                int32_t left, int32_t inputs, int32_t outputs, int32_t sums[2][16])
 {
+    int16_t wide[2][block_s8];
+
+    memset(sums, 0, 2 * 16 * sizeof(**sums));
+    for (int32_t first = 0; first < inputs; first += block_s8) {
+        const int32_t rest = stride - first < block_s8 ? stride - first : block_s8;
+        for (int32_t input = 0; input < rest; input++) {
+            wide[0][input] = patch[first + input];
+            wide[1][input] = patch[first + stride + input];
+        }
+        for (int32_t output = 0; output < outputs; output += 2) {
+            const int8_t *one = weight + output * inputs + first;
+            const int8_t *other = output + 1 < outputs ? one + inputs : one;
+            const int32_t run = other - weight + rest <= left ? rest : inputs - first;
+            int32_t products[4] = {0, 0, 0, 0};
+            for (int32_t input = 0; input < run; input++) {
+                products[0] += wide[0][input] * one[input];
+                products[1] += wide[0][input] * other[input];
+                products[2] += wide[1][input] * one[input];
+                products[3] += wide[1][input] * other[input];
+            }
+            sums[0][output] += products[0];
+            sums[0][output + 1] += products[1];
+            sums[1][output] += products[2];
+            sums[1][output + 1] += products[3];
+        }
+    }
+}
+#else
+enum { step_s8 = 1 };
+
+/* Sums of weight * patch for two patches, `stride` apart, and for up to 16 outputs. */
+static inline void products_s8(const uint8_t *patch, int32_t stride, const int8_t *weight,
+                               int32_t left, int32_t inputs, int32_t outputs, int32_t sums[2][16])
+{
+    (void)left;
     for (int32_t output = 0; output < outputs; output += 2) {
         const int8_t *other = output + 1 < outputs ? weight + inputs : weight;
-        const int32_t run = other - weight + stride <= left ? stride : inputs;
         int32_t products[4] = {0, 0, 0, 0};
 
-        for (int32_t input = 0; input < run; input++) {
+        for (int32_t input = 0; input < inputs; input++) {
             products[0] += patch[input] * weight[input];
             products[1] += patch[input] * other[input];
             products[2] += patch[stride + input] * weight[input];
@@ -75,9 +105,9 @@ static inline void products_s8(const uint8_t *patch, int32_t stride, const int8_
         sums[1][output] = products[2];
         sums[1][output + 1] = products[3];
         weight += 2 * inputs;
-        left -= 2 * inputs;
     }
 }
+#endif
 
 #if KERNEL_MVE
 /* memcpy that also does the last, shorter step with the vector unit. */
@@ -317,18 +347,16 @@ struct conv_channels_s8 {
     int32_t low, high;
 };
 
-static void conv_channels_s8_patch(const struct conv_channels_s8 *layer, const int8_t *x,
-                                   int32_t pixel, uint8_t *patch)
+static void conv_channels_s8_patch(const struct conv_channels_s8 *layer, const int8_t *picture,
+                                   int32_t out_y, int32_t out_x, uint8_t *patch)
 {
     const int32_t channels = layer->in_channels;
     const int32_t width = layer->kernel_x * channels;
-    const int32_t row = pixel / layer->out_x;
-    const int32_t top = row % layer->out_y * layer->stride_y - layer->pad_y;
-    const int32_t left = pixel % layer->out_x * layer->stride_x - layer->pad_x;
+    const int32_t top = out_y * layer->stride_y - layer->pad_y;
+    const int32_t left = out_x * layer->stride_x - layer->pad_x;
     const int32_t first = left < 0 ? -left : 0;
     const int32_t beyond = left + layer->kernel_x - layer->in_x;
     const int32_t run = (layer->kernel_x - (beyond > 0 ? beyond : 0) - first) * channels;
-    const int8_t *picture = x + row / layer->out_y * layer->in_y * layer->in_x * channels;
 
     for (int32_t kernel_y = 0; kernel_y < layer->kernel_y; kernel_y++) {
         const int32_t in_y = top + kernel_y * layer->dilation_y;
@@ -370,12 +398,19 @@ static void conv_channels_s8(const struct conv_channels_s8 *layer, const int8_t 
     enum { lanes_most = 16 };
     uint8_t *const patches = scratch;
     int32_t sums[2][lanes_most];
+    int32_t out_y = 0, out_x = 0;
 
     memset(patches, 0, (size_t)(2 * stride) * sizeof(*patches));
     for (int32_t pixel = 0; pixel < pixels; pixel += 2) {
         const int32_t count = pixels - pixel > 1 ? 2 : 1;
         for (int32_t i = 0; i < count; i++) {
-            conv_channels_s8_patch(layer, x, pixel + i, patches + i * stride);
+            conv_channels_s8_patch(layer, x, out_y, out_x, patches + i * stride);
+            out_x = out_x + 1 < layer->out_x ? out_x + 1 : 0;
+            out_y += out_x == 0 ? 1 : 0;
+            if (out_y == layer->out_y) {
+                x += layer->in_y * layer->in_x * layer->in_channels;
+                out_y = 0;
+            }
         }
         for (int32_t first = 0; first < outputs; first += lanes_most) {
             const int32_t lanes = outputs - first < lanes_most ? outputs - first : lanes_most;
