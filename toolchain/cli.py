@@ -87,7 +87,7 @@ def export(
     quantize: Annotated[str, typer.Option(help="float32 or int8.")] = "float32",
     per_channel: Annotated[bool, typer.Option("--per-channel/--per-tensor", help="Weight scales.")] = False,
     calibration: Annotated[str | None, typer.Option(help="Representative inputs for int8, .npz or .npy.")] = None,
-    calibration_method: Annotated[str, typer.Option(help="minmax, percentile, mse or entropy.")] = "minmax",
+    calibration_method: Annotated[str, typer.Option(help="minmax, percentile, mse, entropy or auto.")] = "minmax",
     equalize: Annotated[
         bool | None,
         typer.Option("--equalize/--no-equalize", help="Move channel factors between layers (default: per tensor)."),
@@ -100,6 +100,9 @@ def export(
         bool | None,
         typer.Option("--bias-correction/--no-bias-correction", help="Take back mean errors (default: per tensor)."),
     ] = None,
+    optimize_weights: Annotated[
+        bool, typer.Option("--optimize-weights", help="Round weights with error feedback.")
+    ] = False,
     io: Annotated[str | None, typer.Option(help="Type of C inputs and outputs: float32 or int8.")] = None,
     input_shape: Shapes = None,
     input_layout: Layout = "nhwc",
@@ -135,6 +138,7 @@ def export(
             equalize=equalize,
             absorb_bias=absorb_bias,
             bias_correction=bias_correction,
+            optimize_weights=optimize_weights,
             io=io,
             input_shape=parse_shapes(input_shape or []),
             input_layout=input_layout,

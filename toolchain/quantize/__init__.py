@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import functools
+from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from toolchain.config import CalibrationMethod
 from toolchain.quantize.assign import Assignment, Choices
+from toolchain.quantize.auto import choose_ranges
 from toolchain.quantize.correct import correct_biases
+from toolchain.quantize.feedback import round_weights
 from toolchain.quantize.integers import Integers, Trial, integers, trial_count
 from toolchain.quantize.methods import Range, calibrated_range
 from toolchain.quantize.noise import spread
@@ -23,9 +28,10 @@ if TYPE_CHECKING:
     from toolchain.ir.types import Array
 
 FEW_SAMPLES = 8
-CORRECTION_MACS = 2_000_000_000
-"""Multiply-accumulates that the samples of bias correction may take."""
-CORRECTION_BYTES = 1 << 28
+LAYER_MACS = 1_000_000_000
+"""Multiply-accumulates of the samples on which layers are changed one after another."""
+LAYER_BYTES = 1 << 28
+"""Memory of their activations."""
 Progress = Callable[[str, int, int], None]
 """Called with a stage, how much of it is done, and how much there is."""
 
@@ -45,11 +51,10 @@ def quantize(
     trial = Trial(graph, samples, options.rounding)
     source, techniques = prepared(graph, samples, options, choices, trial, progress)
     observers = observe(source, samples, functools.partial(progress, "calibrate"))
-    method = options.calibration_method
-    ranges: dict[str, Range] = {name: calibrated_range(seen, method) for name, seen in observers.items()}
+    ranges, chosen = calibrated(source, observers, options, choices, trial, progress)
     made = integers(source, ranges, choices)
-    result, corrected = biased(made, samples, options, trial, progress)
-    return result, _report(source, options, observers, made.assignment, count, (*techniques, *corrected))
+    made, changed = improved(made, samples, options, trial, progress)
+    return made.graph, _report(source, options, observers, made.assignment, count, (*techniques, *chosen, *changed))
 
 
 def _silent(stage: str, done: int, total: int) -> None:
@@ -80,21 +85,52 @@ def prepared(
     return prepare.graph, tuple(prepare.techniques)
 
 
-def biased(
+def calibrated(
+    graph: Graph,
+    observers: Mapping[str, Observer],
+    options: Options,
+    choices: Choices,
+    trial: Trial,
+    progress: Progress,
+) -> tuple[Mapping[str, Range], tuple[Technique, ...]]:
+    """The range of each activation by the method that is asked for."""
+    method = options.calibration_method
+    if method is not CalibrationMethod.AUTO:
+        return {name: calibrated_range(seen, method) for name, seen in observers.items()}, ()
+    chosen = choose_ranges(graph, observers, choices, trial, functools.partial(progress, "choose ranges"))
+    counts = Counter(method.value for method in chosen.methods.values())
+    detail = ", ".join(f"{name} for {number} tensors" for name, number in counts.most_common())
+    kept = chosen.after > chosen.before
+    return chosen.ranges, (Technique("automatic ranges", detail, chosen.before, chosen.after, kept),)
+
+
+def improved(
     made: Integers, samples: Mapping[str, Array], options: Options, trial: Trial, progress: Progress
-) -> tuple[Graph, tuple[Technique, ...]]:
-    """The quantized graph with corrected biases, where that is asked for and helps."""
-    if not wanted(options.bias_correction, options):
-        return made.graph, ()
-    progress("correct biases", 0, 0)
-    size = sum(tensor.type.bytes for tensor in made.source.tensors.values() if tensor.data is None)
-    most = max(2, min(128, CORRECTION_BYTES // max(size, 1)))
-    few = spread(samples, trial_count(made.source, CORRECTION_MACS, most))
-    result, layers = correct_biases(made.source, made.graph, made.forms, few, options.rounding)
-    before, after = trial.decibels(made.graph), trial.decibels(result)
-    kept = layers > 0 and after > before
-    note = Technique("bias correction", f"{layers} layers", before, after, kept)
-    return result if kept else made.graph, (note,)
+) -> tuple[Integers, tuple[Technique, ...]]:
+    """Weights rounded anew and biases corrected, where that is asked for and helps."""
+    changes: list[tuple[str, Callable[[Integers, Mapping[str, Array]], tuple[Graph, int]]]] = []
+    if options.optimize_weights:
+        step = functools.partial(progress, "optimize weights")
+        changes.append(("weight rounding", lambda now, few: round_weights(now, few, options.rounding, step)))
+    if wanted(options.bias_correction, options):
+        progress("correct biases", 0, 0)
+        changes.append(("bias correction", lambda now, few: correct_biases(now, few, options.rounding)))
+    notes = []
+    few = layer_samples(made.source, samples) if changes else samples
+    for name, change in changes:
+        graph, layers = change(made, few)
+        before, after = trial.decibels(made.graph), trial.decibels(graph)
+        kept = layers > 0 and after > before
+        notes.append(Technique(name, f"{layers} layers", before, after, kept))
+        made = replace(made, graph=graph) if kept else made
+    return made, tuple(notes)
+
+
+def layer_samples(graph: Graph, samples: Mapping[str, Array]) -> dict[str, Array]:
+    """As many samples as changes of layers may take in time and memory."""
+    size = sum(tensor.type.bytes for tensor in graph.tensors.values() if tensor.data is None)
+    most = max(2, min(128, LAYER_BYTES // max(size, 1)))
+    return spread(samples, trial_count(graph, LAYER_MACS, most))
 
 
 def _report(
