@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from toolchain.ir.types import DType
 from toolchain.ops.base import Call, Constant, Operands
 from toolchain.ops.linear import Clamp, LinearSpec, constant, linear_call_parts, linear_kernel
 from toolchain.ops.overlap import Int, Overlap, in_steps, scaled
@@ -33,10 +34,9 @@ def patch_call(
     rows = weight.reshape(len(weight), -1)
     inputs = rows.shape[1]
     variant, fields = linear_call_parts(operands, clamp, rows.T if spec is None else rows, spec, padded=False)
-    if spec is None:
-        inner, scratch = "products_f32", inputs * 4
-    else:
-        inner, scratch = "products_s8", -(-inputs // STEP) * STEP
+    inner, scratch = f"products_{variant['short']}", inputs * operands.inputs[0].type.dtype.bytes
+    if spec is not None and spec.dtype is DType.INT8:
+        scratch = -(-inputs // STEP) * STEP
         fields |= {"bias": Constant(spec.folded_bias(spec.zero_x + UNSIGNED)), "zero_x": spec.zero_x}
     kernel = linear_kernel("conv", "conv", variant, inner)
     overlaps = (_overlap(operands, pixels),)
