@@ -112,6 +112,7 @@ def export(
     max_flash: Annotated[int | None, typer.Option(help="Largest code and weights in bytes.")] = None,
     max_stack: Annotated[int | None, typer.Option(help="Deepest stack in bytes.")] = None,
     max_accuracy_drop: Annotated[float | None, typer.Option(help="Points the C may lose on --eval.")] = None,
+    min_sqnr: Annotated[float | None, typer.Option(help="Least signal to quantization noise, in dB.")] = None,
     preserve_input: Annotated[
         bool, typer.Option("--preserve-input", help="A run leaves the inputs as they are.")
     ] = False,
@@ -148,6 +149,7 @@ def export(
             max_flash=max_flash,
             max_stack=max_stack,
             max_accuracy_drop=max_accuracy_drop,
+            min_sqnr=min_sqnr,
             preserve_input=preserve_input,
             vectors=vectors,
             verify=verify,
@@ -158,7 +160,12 @@ def export(
     if as_json:
         _print_json({"out": str(out), "manifest": result.manifest, "parity": result.parity})
     else:
-        _print_table(_summary(result))
+        from toolchain.report.tables import quantization_tables
+
+        for table in (*quantization_tables(result.manifest), _summary(result)):
+            _print_table(table)
+        for warning in (result.manifest["quantization"] or {}).get("warnings", ()):
+            typer.echo(f"inlay: warning: {warning}", err=True)
 
 
 @app.command()
@@ -386,6 +393,8 @@ def _summary(result: Result) -> Table:
         table.add_row(
             "accuracy model", f"{accuracy['model']:.2f} % ({accuracy['reference']}, {accuracy['samples']} samples)"
         )
+        if accuracy["python"] is not None:
+            table.add_row("accuracy Python", f"{accuracy['python']:.2f} % (the same integers in numpy)")
         table.add_row("accuracy C", f"{accuracy['c']:.2f} %")
     table.add_row("arena", f"{document['sizes']['arena_bytes']:,} bytes")
     table.add_row("weights", f"{document['sizes']['weights_bytes']:,} bytes")

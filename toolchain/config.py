@@ -42,6 +42,7 @@ class Options:
     max_flash: int | None = None
     max_stack: int | None = None
     max_accuracy_drop: float | None = None
+    min_sqnr: float | None = None
     equalize: bool | None = None
     absorb_bias: bool | None = None
     bias_correction: bool | None = None

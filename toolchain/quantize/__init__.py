@@ -9,16 +9,19 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from toolchain.config import CalibrationMethod
-from toolchain.quantize.assign import Assignment, Choices
+from toolchain.quantize.account import account
+from toolchain.quantize.assign import Choices
 from toolchain.quantize.auto import choose_ranges
 from toolchain.quantize.correct import correct_biases
 from toolchain.quantize.feedback import round_weights
 from toolchain.quantize.integers import Integers, Trial, integers, trial_count
 from toolchain.quantize.methods import Range, calibrated_range
+from toolchain.quantize.mixed import Goal, Search, noise_goal
 from toolchain.quantize.noise import spread
 from toolchain.quantize.observe import Observer, check_samples, observe
 from toolchain.quantize.prepare import Prepare
 from toolchain.quantize.report import QuantizationReport, Technique, TensorRange, inherited
+from toolchain.quantize.suspicion import scale_mismatch, suspicions
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -27,7 +30,8 @@ if TYPE_CHECKING:
     from toolchain.ir.graph import Graph
     from toolchain.ir.types import Array
 
-FEW_SAMPLES = 8
+ACCOUNTED = 8
+"""Trial samples that the account of all layers is made on."""
 LAYER_MACS = 1_000_000_000
 """Multiply-accumulates of the samples on which layers are changed one after another."""
 LAYER_BYTES = 1 << 28
@@ -35,15 +39,20 @@ LAYER_BYTES = 1 << 28
 Progress = Callable[[str, int, int], None]
 """Called with a stage, how much of it is done, and how much there is."""
 
-__all__ = ["QuantizationReport", "TensorRange", "inherited", "quantize"]
+__all__ = ["Goal", "QuantizationReport", "TensorRange", "inherited", "quantize", "scale_mismatch"]
 
 
 def quantize(
-    graph: Graph, samples: Mapping[str, Array], options: Options, progress: Progress | None = None
+    graph: Graph,
+    samples: Mapping[str, Array],
+    options: Options,
+    progress: Progress | None = None,
+    goal: Goal | None = None,
 ) -> tuple[Graph, QuantizationReport]:
     """The graph on int8 and what was decided. `samples`: {graph input: array (samples, *tensor shape)}.
 
-    Raises InputError for samples that cannot be used.
+    With a goal (`min_sqnr` is one) layers move to more precision until it is met. Raises InputError for samples that
+    cannot be used, CheckFailedError for a goal that cannot be met.
     """
     progress = progress or _silent
     count = check_samples(graph, samples)
@@ -52,9 +61,21 @@ def quantize(
     source, techniques = prepared(graph, samples, options, choices, trial, progress)
     observers = observe(source, samples, functools.partial(progress, "calibrate"))
     ranges, chosen = calibrated(source, observers, options, choices, trial, progress)
-    made = integers(source, ranges, choices)
-    made, changed = improved(made, samples, options, trial, progress)
-    return made.graph, _report(source, options, observers, made.assignment, count, (*techniques, *chosen, *changed))
+    made, changed = improved(integers(source, ranges, choices), samples, options, trial, progress)
+    mixed = None
+    if goal is None and options.min_sqnr is not None:
+        goal = noise_goal(options.min_sqnr, trial.decibels)
+    if goal is not None:
+
+        def finish(attempt: Choices) -> Integers:
+            return improved(integers(source, ranges, attempt), samples, options, trial, _silent)[0]
+
+        search = Search(source, ranges, trial, goal, finish, functools.partial(progress, "measure sensitivity"))
+        made, mixed = search.run(choices, made)
+    rows = account(made, spread(trial.samples, ACCOUNTED), options.rounding)
+    warnings = suspicions(source, samples, observers, trial.wanted)
+    found = _report(made, options.calibration_method.value, observers, count, warnings)
+    return made.graph, replace(found, techniques=(*techniques, *chosen, *changed), layers=rows, mixed=mixed)
 
 
 def _silent(stage: str, done: int, total: int) -> None:
@@ -134,30 +155,14 @@ def layer_samples(graph: Graph, samples: Mapping[str, Array]) -> dict[str, Array
 
 
 def _report(
-    graph: Graph,
-    options: Options,
-    observers: Mapping[str, Observer],
-    assignment: Assignment,
-    count: int,
-    techniques: tuple[Technique, ...],
+    made: Integers, method: str, observers: Mapping[str, Observer], count: int, warnings: list[str]
 ) -> QuantizationReport:
+    assignment = made.assignment
     tensors = tuple(
         TensorRange(name, (seen.low, seen.high), assignment.ranges[name], params.scale[0], params.zero_point)
         for name, seen in observers.items()
         for params in (assignment.params[name],)
     )
-    fallbacks = tuple((graph.nodes[index].origin, reason) for index, reason in sorted(assignment.float_nodes.items()))
-    warnings = tuple(_warnings(graph, observers, count))
-    return QuantizationReport(options.calibration_method.value, count, tensors, fallbacks, warnings, techniques)
-
-
-def _warnings(graph: Graph, observers: Mapping[str, Observer], count: int) -> list[str]:
-    found = []
-    if count < FEW_SAMPLES:
-        found.append(f"{count} calibration sample(s): ranges from so few may clip real inputs; use 100 or more")
-    producers = graph.producers()
-    for name, seen in observers.items():
-        if seen.low == seen.high:
-            label = producers[name].origin if name in producers else graph.port(name).name
-            found.append(f"{label}: is {seen.low:g} for every sample; its range is a guess")
-    return found
+    nodes = made.source.nodes
+    fallbacks = tuple((nodes[index].origin, reason) for index, reason in sorted(assignment.float_nodes.items()))
+    return QuantizationReport(method, count, tensors, fallbacks, tuple(warnings))

@@ -82,4 +82,4 @@ def _feedback(rows: Array, moment: Array) -> Array:
         result[:, column] = np.clip(round_half_away(left[:, column]), -WEIGHT_LIMIT, WEIGHT_LIMIT)
         error = (left[:, column] - result[:, column]) / factor[column, column]
         left[:, column + 1 :] -= error[:, None] * factor[column, column + 1 :]
-    return result[:, np.argsort(order, kind="stable")]
+    return np.asarray(result[:, np.argsort(order, kind="stable")])

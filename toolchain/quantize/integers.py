@@ -31,6 +31,10 @@ class Integers:
     forms: Mapping[str, str]
     assignment: Assignment
 
+    def form(self, name: str) -> str:
+        """The tensor of the quantized graph that holds an activation: its integer form where it has one."""
+        return self.forms.get(name, name)
+
 
 def integers(graph: Graph, ranges: Mapping[str, Range], choices: Choices) -> Integers:
     """The graph quantized under ranges and choices."""

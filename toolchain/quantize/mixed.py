@@ -28,12 +28,16 @@ CHANNELS, FLOAT = "scales per channel", "float"
 
 @dataclass(frozen=True, slots=True)
 class Goal:
-    """A bar: `measure` returns a figure of a quantized graph (higher is better), which must reach `bar`."""
+    """A bar: `measure` returns a figure of a quantized graph (higher is better), which must reach `bar`.
+
+    `failure(before, best)`: what is said when int8 gives the figure `before` and no mixture more than `best`.
+    """
 
     name: str
     unit: str
     bar: float
     measure: Callable[[Graph], float]
+    failure: Callable[[float, float], str]
 
     def met(self, figure: float) -> bool:
         """Whether a figure reaches the bar."""
@@ -96,7 +100,8 @@ class Search:
             made, base, after = self._fewest(base, ranked[:most], move, (made, after))
             best = max(best, after)
         if not self.goal.met(after):
-            raise CheckFailedError(_failure(self.goal, before, best))
+            advice = "add calibration samples, lower the bar, or export float32"
+            raise CheckFailedError(f"{self.goal.failure(before, best)}; {advice}")
         sizes = constant_bytes(start.graph), constant_bytes(made.graph)
         moves = tuple(_moves(self.graph, choices, base))
         found = tuple(self.sensitivity)
@@ -163,8 +168,13 @@ def _moves(graph: Graph, first: Choices, last: Choices) -> list[tuple[str, str]]
     return found
 
 
-def _failure(goal: Goal, before: float, best: float) -> str:
-    return (
-        f"{goal.name}: int8 gives {before:.2f} {goal.unit}, mixed precision at most {best:.2f} with half of the layers "
-        f"in float, expected {goal.bar:.2f} or more; add calibration samples, lower the bar, or export float32"
-    )
+def noise_goal(bar: float, measure: Callable[[Graph], float]) -> Goal:
+    """A signal-to-noise ratio in dB that the outputs must reach."""
+
+    def failure(before: float, best: float) -> str:
+        return (
+            f"min_sqnr: int8 gives {before:.2f} dB, mixed precision with half of the layers in float at most "
+            f"{best:.2f}, expected {bar:.2f} or more"
+        )
+
+    return Goal("min_sqnr", "dB", bar, measure, failure)
