@@ -103,7 +103,7 @@ def export(
     optimize_weights: Annotated[
         bool, typer.Option("--optimize-weights", help="Round weights with error feedback.")
     ] = False,
-    io: Annotated[str | None, typer.Option(help="Type of C inputs and outputs: float32 or int8.")] = None,
+    io: Annotated[str | None, typer.Option(help="Type of C inputs and outputs: float32, int8 or int16.")] = None,
     input_shape: Shapes = None,
     input_layout: Layout = "nhwc",
     rounding: Annotated[str, typer.Option(help="tflm or single.")] = "tflm",

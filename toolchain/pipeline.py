@@ -20,7 +20,7 @@ from toolchain import emit, importers, lower, passes, plan, quantize, samples
 from toolchain.config import CalibrationMethod, Options, Rounding
 from toolchain.errors import CheckFailedError, InputError
 from toolchain.ir.graph import Graph
-from toolchain.ir.types import Array
+from toolchain.ir.types import Array, DType
 from toolchain.lower.names import check_model_name, identifier
 from toolchain.lower.program import Program
 from toolchain.report import archive, facts, html
@@ -184,7 +184,7 @@ def quantized(
 ) -> tuple[Graph, quantize.QuantizationReport | None]:
     """The graph with integer tensors when int8 is asked for; a model that is quantized keeps its own numbers."""
     if is_quantized(graph):
-        ends = passes.integer_ends(graph) if options.io == "int8" else graph
+        ends = passes.integer_ends(graph, DType(options.io)) if options.io in {"int8", "int16"} else graph
         return ends, quantize.inherited(ends, passes.float_layers(ends))
     if options.quantize == "float32":
         return graph, None
@@ -318,7 +318,7 @@ def make_options(**fields: Any) -> Options:
             raise InputError(f"export: unknown option {flag}; there are {', '.join(sorted(known))}")
     check_model_name(fields["name"])
     _check_choice("quantize", fields["quantize"], ("float32", "int8"))
-    _check_choice("io", fields.get("io"), ("float32", "int8", None))
+    _check_choice("io", fields.get("io"), ("float32", "int8", "int16", None))
     _check_choice("input_layout", fields.get("input_layout", "nhwc"), ("nhwc", "nchw"))
     if fields.get("min_sqnr") is not None:
         _check_min_sqnr(fields)

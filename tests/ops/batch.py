@@ -26,13 +26,17 @@ INCLUDES = "".join(f"#include <{name}.h>\n" for name in ("math", "stddef", "stdi
 
 @dataclass(frozen=True, eq=False)
 class Case:
-    """An operator on arrays; `quant` names the inputs' parameters, then the output's. `out`: the output's type."""
+    """An operator on arrays; `quant` names the inputs' parameters, then the output's. `out`: the output's type.
+
+    Inputs whose index is in `constant` are constants of the model.
+    """
 
     op: Op
     inputs: tuple[Array, ...]
     quant: tuple[QuantParams | None, ...] = ()
     out: DType | None = None
     rounding: Rounding = Rounding.TFLM
+    constant: tuple[int, ...] = ()
 
     @property
     def operands(self) -> Operands:
@@ -40,7 +44,9 @@ class Case:
         types = [TensorType(x.shape, DTYPES[x.dtype], q) for x, q in zip(self.inputs, quants, strict=False)]
         (y,) = self.op.infer(*types)
         y = replace(y, dtype=self.out or y.dtype, quant=quants[len(types)])
-        return Operands(tuple(Tensor(f"x{i}", t) for i, t in enumerate(types)), (Tensor("y", y),), self.rounding)
+        data = [x if i in self.constant else None for i, x in enumerate(self.inputs)]
+        sources = tuple(Tensor(f"x{i}", *each) for i, each in enumerate(zip(types, data, strict=True)))
+        return Operands(sources, (Tensor("y", y),), self.rounding)
 
     @property
     def expected(self) -> Array:
@@ -84,7 +90,7 @@ def _program(cases: Sequence[Case]) -> tuple[str, str]:
     lines, steps = [], []
     for number, case in enumerate(cases):
         operands = case.operands
-        lines += [_array(f"x{number}_{i}", x) for i, x in enumerate(case.inputs)]
+        lines += [_array(f"x{number}_{i}", x) for i, x in enumerate(case.inputs) if i not in case.constant]
         y = operands.outputs[0].type
         lines.append(f"static {y.dtype.c} y{number}[{y.elements}];")
         (call,) = case.op.lower(operands)

@@ -61,6 +61,8 @@ KINDS: dict[str, Kind] = {
 """Every kind. mod takes the divisor's sign."""
 
 COMMUTATIVE = frozenset(["add", "mul", "min", "max", "squared_difference", "equal", "not_equal", "and", "or", "xor"])
+COARSE_BITS = 8
+"""Bits behind the point of quantized operands that TensorFlow Lite compares."""
 LEFT_SHIFT = {"add": 20, "sub": 20, "squared_difference": 7}
 """Bits by which TensorFlow Lite enlarges both int8 operands before they are brought to one scale."""
 LEFT_SHIFT_INT16 = 15
@@ -105,10 +107,14 @@ def _same_quant(*tensors: Tensor) -> bool:
 @operator("binary")
 @dataclass(frozen=True, slots=True)
 class Binary(Op):
-    """y = kind(a, b), then limited to `clamp`."""
+    """y = kind(a, b), then limited to `clamp`.
+
+    `coarse`: quantized operands are compared as multiples of 1/256, as TensorFlow Lite does, whatever their scales.
+    """
 
     kind: str
     clamp: tuple[float, float] | None = None
+    coarse: bool = False
 
     @property
     def quant_rule(self) -> QuantRule:  # type: ignore[override]
@@ -139,7 +145,8 @@ class Binary(Op):
         """The integers of the kernel, as TensorFlow Lite prepares them."""
         (a_scale, a_zero), (b_scale, b_zero) = (only_quant(tensor) for tensor in operands.inputs)
         if KINDS[self.kind].boolean:
-            return Rescaling(-a_zero, -b_zero, 0, 0, 1)
+            pairs = [fixedpoint.quantize_multiplier(scale) for scale in (a_scale, b_scale)]
+            return Rescaling(-a_zero, -b_zero, 0, 0, 1, *pairs)
         y_scale, y_zero = only_quant(operands.outputs[0])
         low, high = operands.outputs[0].type.dtype.limits
         if self.clamp is not None:
@@ -164,6 +171,9 @@ class Binary(Op):
         spec, rounding = self.rescaling(operands), operands.rounding
         a, b = (np.asarray(x, np.int64) + o for x, o in zip(inputs, (spec.a_offset, spec.b_offset), strict=True))
         if KINDS[self.kind].boolean:
+            if self.coarse:
+                a = fixedpoint.requantize(a << COARSE_BITS, *spec.a, rounding).astype(np.int64)
+                b = fixedpoint.requantize(b << COARSE_BITS, *spec.b, rounding).astype(np.int64)
             return (self.reference(a, b)[0],)
         bits = _left_shift(self.kind, operands.inputs[0].type.dtype)
         result = _integer_value(self.kind, spec, a, b, rounding, bits)
@@ -184,6 +194,8 @@ class Binary(Op):
             ("left_shift", _left_shift(self.kind, a.dtype)),
         )
         name = SHORT.get(self.kind, self.kind) + ("_clamped" if self.clamp is not None and not a.quant else "")
+        if self.coarse and a.quant:
+            name += "_coarse"
         helpers = self._helpers(a)
         return (_pairwise(name, operands, variant, helpers, record, swap),)
 
@@ -192,7 +204,7 @@ class Binary(Op):
 
     def _form(self) -> str:
         if KINDS[self.kind].boolean:
-            return "compare"
+            return "compare_coarse" if self.coarse else "compare"
         return "sum" if self.kind in ("add", "sub") else "extreme" if self.kind in ("min", "max") else self.kind
 
     def _expression(self, dtype: DType) -> str:
@@ -205,7 +217,7 @@ class Binary(Op):
             mod = ("floored_mod",) if self.kind == "mod" and a.dtype is DType.FLOAT32 else ()
             return (*(("clamp_f32",) if self.clamp is not None else ()), *mod)
         if KINDS[self.kind].boolean:
-            return ()
+            return ("requantize",) if self.coarse else ()
         clamp = f"clamp_{a.dtype.short}"
         return (clamp, "requantize", *(RECIPROCAL_HELPERS if self.kind == "div" else ()))
 
@@ -218,7 +230,7 @@ class Binary(Op):
             return f"no integer form of {self.kind}"
         if self.kind in ("and", "or", "xor"):
             return "it is a function of booleans"
-        if KINDS[self.kind].boolean and (inputs[0].type.quant is None or not _same_quant(*inputs)):
+        if KINDS[self.kind].boolean and not self.coarse and not (inputs[0].type.quant and _same_quant(*inputs)):
             return "integers compare as the reals do only at equal scales"
         return None
 

@@ -88,6 +88,7 @@ KINDS: dict[str, Kind] = {
     "exp": _plain(np.exp, "expf(v)"),
     "log": _plain(np.log, "logf(v)"),
     "sqrt": _plain(np.sqrt, "sqrtf(v)"),
+    "sqrt_down": _plain(np.sqrt, "sqrtf(v)"),
     "rsqrt": _plain(lambda x: 1 / np.sqrt(x), "1.0f / sqrtf(v)"),
     "abs": _plain(np.abs, "fabsf(v)"),
     "neg": _plain(np.negative, "-v"),
@@ -115,12 +116,14 @@ KINDS: dict[str, Kind] = {
     "identity": _plain(lambda x: x, "v"),
     "not": _plain(np.logical_not, "v == 0"),
 }
-"""Every kind. round takes halves to even."""
+"""Every kind. round takes halves to even; sqrt_down truncates the steps of a quantized root, as TensorFlow Lite."""
 
+IN_FLOAT32 = frozenset(["sigmoid", "sqrt_down"])
+"""Kinds whose table TensorFlow Lite computes in float32 where that decides a tie or a truncation."""
 FIXED_QUANT = {"sigmoid": QuantParams((1 / 256,), -128), "tanh": QuantParams((1 / 128,), 0)}
 FIXED_QUANT_INT16 = QuantParams((1 / 32768,), 0)
 LIMITS = {"relu": (0.0, math.inf), "relu6": (0.0, 6.0)}
-STEEP = frozenset(["log", "sqrt", "rsqrt", "reciprocal", "tan", "asin", "acos", "acosh", "atanh"])
+STEEP = frozenset(["log", "sqrt", "sqrt_down", "rsqrt", "reciprocal", "tan", "asin", "acos", "acosh", "atanh"])
 """Functions that bend too sharply somewhere for a table of 513 entries over the whole range."""
 JUMPS = frozenset(["floor", "ceil", "round", "sign", "thresholded_relu"])
 """Functions that a table would smooth."""
@@ -176,7 +179,7 @@ class Unary(Op):
         if limits is not None:
             return Rescaling.of(operands, limits=limits)
         alphas = {"leaky": self.alpha, "abs": -1.0, "neg": 1.0}
-        if self.kind not in alphas or (self.kind == "leaky" and self.alpha < 0):
+        if self.kind not in alphas:
             return None
         return Rescaling.of(operands, sign=-1 if self.kind == "neg" else 1, below=alphas[self.kind])
 
@@ -193,21 +196,30 @@ class Unary(Op):
         return integer16.interpolation_table(function, only_quant(operands.inputs[0]), y)
 
     def table(self, operands: Operands) -> Array:
-        """The 256 outputs, indexed by the input as uint8. Limits, leaky and hard_swish as TensorFlow Lite."""
+        """The 256 outputs, indexed by the input as uint8; what TensorFlow Lite computes in integers as it does."""
         (scale, zero_point), (out_scale, out_zero) = only_quant(operands.inputs[0]), only_quant(operands.outputs[0])
         out = operands.outputs[0].type.dtype
-        q = values_by_index(operands.inputs[0].type.dtype) - zero_point
-        rescaling = None if self.kind in {"abs", "neg"} else self._rescaling(operands)
+        values = values_by_index(operands.inputs[0].type.dtype)
+        rescaling = None if self.kind == "neg" else self._rescaling(operands)
         if rescaling is not None:
-            return rescaling.apply(values_by_index(operands.inputs[0].type.dtype), operands)
-        gated = integer.hard_swish(q, scale, out_scale) if self.kind == "hard_swish" else None
-        if gated is not None:
-            return np.asarray(np.clip(gated + out_zero, *out.limits), out.numpy)
-        with np.errstate(all="ignore"):
-            real = KINDS[self.kind].function(q * scale, self.alpha, self.beta)
-            steps = np.clip(fixedpoint.round_half_away(real / out_scale), -(2.0**30), 2.0**30) + out_zero
+            return rescaling.apply(values, operands)
+        q, steps = values - zero_point, None
+        if self.kind == "hard_swish":
+            steps = integer.hard_swish(q, scale, out_scale)
+        elif self.kind == "rsqrt":
+            steps = integer.inverse_root(q, scale, out_scale, operands.rounding)
+        if steps is None:
+            steps = self._steps(q, scale, out_scale)
         low, high = out.limits
-        return np.where(np.isnan(steps), low, np.clip(steps, low, high)).astype(out.numpy)
+        return np.asarray(np.clip(np.where(np.isnan(steps), low - out_zero, steps) + out_zero, low, high), out.numpy)
+
+    def _steps(self, q: Array, scale: float, out_scale: float) -> Array:
+        """The function of the reals in the output's steps, rounded; NaN where it has no value."""
+        kind = np.float32 if self.kind in IN_FLOAT32 else np.float64
+        with np.errstate(all="ignore"):
+            real = KINDS[self.kind].function(q.astype(kind) * kind(scale), self.alpha, self.beta)
+            steps = np.clip(real / kind(out_scale), -(2.0**30), 2.0**30)
+        return np.trunc(steps) if self.kind == "sqrt_down" else fixedpoint.round_half_away(steps)
 
     def lower(self, operands: Operands) -> tuple[Call, ...]:
         """A table for quantized tensors, else the expression."""

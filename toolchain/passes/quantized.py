@@ -80,15 +80,15 @@ def float_layers(graph: Graph) -> tuple[tuple[str, str], ...]:
     return tuple(found.items())
 
 
-def integer_ends(graph: Graph) -> Graph:
-    """The graph whose inputs and outputs are int8 where it starts with Quantize or ends with Dequantize."""
+def integer_ends(graph: Graph, dtype: DType = DType.INT8) -> Graph:
+    """The graph whose inputs and outputs are of `dtype` where it starts with Quantize or ends with Dequantize."""
     draft = Draft(graph)
     for name in graph.inputs:
         readers = draft.readers(name)
         kinds = {draft.type(node.outputs[0]) for node in readers if isinstance(node.op, Quantize)}
         first = next(iter(kinds), None)
         plain = all(isinstance(node.op, Quantize) and node.outputs[0] not in draft.outputs for node in readers)
-        if first is None or len(kinds) != 1 or not plain or name in draft.outputs or first.dtype is not DType.INT8:
+        if first is None or len(kinds) != 1 or not plain or name in draft.outputs or first.dtype is not dtype:
             continue
         draft.retype(name, first)
         for node in readers:
@@ -97,7 +97,7 @@ def integer_ends(graph: Graph) -> Graph:
         last = draft.producers.get(name)
         if last is not None and isinstance(last.op, Dequantize):
             kind = draft.type(last.inputs[0])
-            if kind.dtype is DType.INT8 and draft.bypass(last):
+            if kind.dtype is dtype and draft.bypass(last):
                 draft.retype(name, kind)
     return draft.graph()
 
