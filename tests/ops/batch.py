@@ -26,15 +26,17 @@ INCLUDES = "".join(f"#include <{name}.h>\n" for name in ("math", "stddef", "stdi
 
 @dataclass(frozen=True, eq=False)
 class Case:
-    """An operator on arrays; `quant` names the inputs' parameters, then the output's. `out`: the output's type,
-    `constants`: which inputs the C has in its record."""
+    """An operator on arrays; `quant` names the inputs' parameters, then the output's. `out`: the output's type.
+
+    Inputs whose index is in `constant` are constants of the model.
+    """
 
     op: Op
     inputs: tuple[Array, ...]
     quant: tuple[QuantParams | None, ...] = ()
     out: DType | None = None
     rounding: Rounding = Rounding.TFLM
-    constants: tuple[int, ...] = ()
+    constant: tuple[int, ...] = ()
 
     @property
     def operands(self) -> Operands:
@@ -42,8 +44,8 @@ class Case:
         types = [TensorType(x.shape, DTYPES[x.dtype], q) for x, q in zip(self.inputs, quants, strict=False)]
         (y,) = self.op.infer(*types)
         y = replace(y, dtype=self.out or y.dtype, quant=quants[len(types)])
-        data = [x if i in self.constants else None for i, x in enumerate(self.inputs)]
-        sources = tuple(Tensor(f"x{i}", t, x) for i, (t, x) in enumerate(zip(types, data, strict=True)))
+        data = [x if i in self.constant else None for i, x in enumerate(self.inputs)]
+        sources = tuple(Tensor(f"x{i}", *each) for i, each in enumerate(zip(types, data, strict=True)))
         return Operands(sources, (Tensor("y", y),), self.rounding)
 
     @property
@@ -88,7 +90,7 @@ def _program(cases: Sequence[Case], body: Body) -> tuple[str, str]:
     lines, steps = [], []
     for number, case in enumerate(cases):
         operands = case.operands
-        lines += [_array(f"x{number}_{i}", x) for i, x in enumerate(case.inputs) if i not in case.constants]
+        lines += [_array(f"x{number}_{i}", x) for i, x in enumerate(case.inputs) if i not in case.constant]
         y = operands.outputs[0].type
         lines.append(f"static {y.dtype.c} y{number}[{y.elements}];")
         (call,) = case.op.lower(operands)

@@ -48,7 +48,7 @@ def case(rng, rounding, shape, stride, padding, *, relu=True):
         bias[0] = rng.choice([1 << 26, 1 << 22])
     clamp = rng.choice([(0.0, np.inf), (0.0, 60.0), (-90.0, 50.0)]) if not relu else RELU
     op = Conv(stride, (1, 1), padding, channels, tuple(clamp) if relu or rng.random() < 0.8 else None)
-    return batch.Case(op, (x, np.maximum(weight, -127), bias), quant, DType.INT8, rounding, constants=(1, 2))
+    return batch.Case(op, (x, np.maximum(weight, -127), bias), quant, DType.INT8, rounding, constant=(1, 2))
 
 
 @pytest.fixture(scope="module", params=list(Rounding), ids=lambda rounding: rounding.value)

@@ -154,9 +154,11 @@ class Op:
         """Return the kernel calls that compute the outputs, for the dtypes the operands have."""
         raise NotImplementedError
 
-    def has_integer_form(self, inputs: tuple[Tensor, ...], outputs: tuple[Tensor, ...]) -> str | None:
-        """Return None when the operator runs on int8 here, else the reason why not (said in the report)."""
-        del inputs, outputs
+    def has_integer_form(
+        self, inputs: tuple[Tensor, ...], outputs: tuple[Tensor, ...], dtype: DType = DType.INT8
+    ) -> str | None:
+        """Return None when the operator runs on int8 (or int16: `dtype`) here, else why not (said in the report)."""
+        del inputs, outputs, dtype
         return "no integer form" if self.quant_rule is QuantRule.FLOAT else None
 
     def fixed_quant(self, dtype: DType) -> QuantParams:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from toolchain.ir.graph import Tensor
-from toolchain.ir.types import Array, TensorType
+from toolchain.ir.types import Array, DType, TensorType
 from toolchain.ops.base import Call, Field, Op, Operands, float32, operator
 from toolchain.ops.dense import dense_call
 from toolchain.ops.depthwise import depthwise_call
@@ -21,7 +21,7 @@ from toolchain.ops.linear import (
     clamped,
     constant_reason,
     dot_helper,
-    int8_spec,
+    integer_spec,
     linear_call_parts,
     linear_kernel,
 )
@@ -169,7 +169,7 @@ class Conv(Op):
         return (self._run(x, weight, lambda part: part, lambda sums: clamped(sums + bias, self.clamp)),)
 
     def reference_int(self, operands: Operands, *inputs: Array) -> tuple[Array, ...]:
-        spec = int8_spec(operands, self.clamp)
+        spec = integer_spec(operands, self.clamp)
         if spec is None:
             return self.reference(*inputs)
         return (self._run(inputs[0], spec.weight.astype(spec.exact), spec.centred, spec.output),)
@@ -204,7 +204,7 @@ class Conv(Op):
 
     def lower(self, operands: Operands) -> tuple[Call, ...]:
         shape = operands.inputs[1].type.shape
-        spec = int8_spec(operands, self.clamp)
+        spec = integer_spec(operands, self.clamp)
         wide = spec is not None and spec.wide
         if self._pointwise(shape[1:-1]) and not wide:
             return (dense_call(operands, self.clamp, spec),)
@@ -225,8 +225,10 @@ class Conv(Op):
         overlap = _overlap(operands, record, groups=self.groups)
         return (Call(kernel, {**record, **fields}, overlaps=(overlap,)),)
 
-    def has_integer_form(self, inputs: tuple[Tensor, ...], outputs: tuple[Tensor, ...]) -> str | None:
-        del outputs
+    def has_integer_form(
+        self, inputs: tuple[Tensor, ...], outputs: tuple[Tensor, ...], dtype: DType = DType.INT8
+    ) -> str | None:
+        del outputs, dtype
         return constant_reason(inputs)
 
     def macs(self, inputs: tuple[TensorType, ...], outputs: tuple[TensorType, ...]) -> int:
@@ -264,7 +266,7 @@ class ConvTranspose(Op):
         return (self._run(x, weight, lambda part: part, lambda sums: clamped(sums + bias, self.clamp)),)
 
     def reference_int(self, operands: Operands, *inputs: Array) -> tuple[Array, ...]:
-        spec: LinearSpec | None = int8_spec(operands, self.clamp)
+        spec: LinearSpec | None = integer_spec(operands, self.clamp)
         if spec is None:
             return self.reference(*inputs)
         return (self._run(inputs[0], spec.weight.astype(spec.exact), spec.centred, spec.output),)
@@ -292,7 +294,7 @@ class ConvTranspose(Op):
         weight = operands.inputs[1].data
         if weight is None:
             raise ValueError(f"{operands.inputs[1].name}: a convolution with computed weights")
-        spec = int8_spec(operands, self.clamp)
+        spec = integer_spec(operands, self.clamp)
         variant, fields = linear_call_parts(operands, self.clamp, weight, spec, padded=True)
         record = _record(self, operands)
         overlap = _overlap(operands, record, groups=self.groups, transposed=True)
@@ -304,8 +306,10 @@ class ConvTranspose(Op):
             ),
         )
 
-    def has_integer_form(self, inputs: tuple[Tensor, ...], outputs: tuple[Tensor, ...]) -> str | None:
-        del outputs
+    def has_integer_form(
+        self, inputs: tuple[Tensor, ...], outputs: tuple[Tensor, ...], dtype: DType = DType.INT8
+    ) -> str | None:
+        del outputs, dtype
         return constant_reason(inputs)
 
     def macs(self, inputs: tuple[TensorType, ...], outputs: tuple[TensorType, ...]) -> int:

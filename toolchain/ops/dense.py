@@ -8,18 +8,20 @@ from dataclasses import dataclass
 import numpy as np
 
 from toolchain.errors import InputError
-from toolchain.fixedpoint import requantize
+from toolchain.fixedpoint import reduced_multiplier, requantize, requantize_wide
 from toolchain.ir.graph import Tensor
 from toolchain.ir.types import Array, DType, TensorType
+from toolchain.ops import helium
 from toolchain.ops.base import Call, Constant, Field, Kernel, Op, Operands, float32, only_quant, operator
 from toolchain.ops.linear import (
+    LARGEST_SHIFT,
     Clamp,
     LinearSpec,
     clamped,
     constant,
     constant_reason,
     dot_helper,
-    int8_spec,
+    integer_spec,
     linear_call_parts,
     linear_kernel,
     product_multiplier,
@@ -42,11 +44,19 @@ def dense_call(operands: Operands, clamp: Clamp | None, spec: LinearSpec | None)
     if rows > 1:
         return patch_call(operands, clamp, spec, _row_of_pixels(rows, inputs, outputs), np.arange(rows))
     variant, fields = linear_call_parts(operands, clamp, weight, spec, padded=False)
-    inner, at_once = ("dot_f32", 1) if spec is None else ("products4_s8", 4)
+    short = variant["short"]
+    inner, at_once = ("products4_s8", 4) if short == "s8" else (f"dot_{short}", 1)
     ends = np.minimum(np.arange(at_once, outputs + at_once, at_once), outputs) * y.dtype.bytes
     overlap = in_steps(np.zeros_like(ends), ends)
     record: dict[str, Field] = {"inputs": inputs, "outputs": outputs, **fields}
-    return Call(linear_kernel("dense", "dense", variant, inner), record, overlaps=(overlap,))
+    helpers: tuple[str, ...] = (inner,)
+    scratch = None
+    variant["mve"] = spec is not None and helium.requantizes(spec)
+    if spec is not None and variant["mve"]:
+        record = helium.split(record, helium.products(spec, weight.reshape(outputs, inputs)), helium.UNUSED)
+        helpers += helium.DENSE_HELPERS
+        scratch = helium.step_bytes(inputs) if inputs % helium.INPUTS else 0
+    return Call(linear_kernel("dense", "dense", variant, *helpers), record, scratch=scratch, overlaps=(overlap,))
 
 
 def _wide_call(operands: Operands, clamp: Clamp | None, spec: LinearSpec, rows: int) -> Call:
@@ -97,13 +107,15 @@ class Dense(Op):
         return (spec.output(spec.centred(inputs[0]) @ spec.weight.astype(spec.exact).T),)
 
     def _spec(self, operands: Operands) -> LinearSpec | None:
-        return int8_spec(operands, self.clamp, single_product=True)
+        return integer_spec(operands, self.clamp, single_product=True)
 
     def lower(self, operands: Operands) -> tuple[Call, ...]:
         return (dense_call(operands, self.clamp, self._spec(operands)),)
 
-    def has_integer_form(self, inputs: tuple[Tensor, ...], outputs: tuple[Tensor, ...]) -> str | None:
-        del outputs
+    def has_integer_form(
+        self, inputs: tuple[Tensor, ...], outputs: tuple[Tensor, ...], dtype: DType = DType.INT8
+    ) -> str | None:
+        del outputs, dtype
         return constant_reason(inputs)
 
     def macs(self, inputs: tuple[TensorType, ...], outputs: tuple[TensorType, ...]) -> int:
@@ -133,26 +145,42 @@ class MatMul(Op):
             for array, tensor in zip(inputs, operands.inputs, strict=True)
         )
         y = operands.outputs[0]
-        multiplier, shift = product_multiplier(operands.inputs[0], operands.inputs[1], y)
-        scaled = requantize((a @ b).astype(np.int64), multiplier, shift, operands.rounding)
-        return (np.clip(scaled + only_quant(y)[1], *y.type.dtype.limits).astype(np.int8),)
+        scaling = product_multiplier(operands.inputs[0], operands.inputs[1], y)
+        sums = (a @ b).astype(np.int64)
+        wide = operands.inputs[0].type.dtype is DType.INT16
+        scaled = requantize_wide(sums, *scaling) if wide else requantize(sums, *scaling, operands.rounding)
+        return (np.clip(scaled + only_quant(y)[1], *y.type.dtype.limits).astype(y.type.dtype.numpy),)
 
     def lower(self, operands: Operands) -> tuple[Call, ...]:
         a, b = (tensor.type.shape for tensor in operands.inputs)
         record, overlaps = _matrices(a, b), _product_overlaps(a, b, operands.outputs[0].type)
         if operands.inputs[0].type.dtype is DType.FLOAT32:
             return (Call(Kernel("dense", "matmul_f32", "matmul_f32"), record, reads=(0, 1), overlaps=overlaps),)
-        multiplier, shift = product_multiplier(operands.inputs[0], operands.inputs[1], operands.outputs[0])
         zeros = [only_quant(tensor)[1] for tensor in (*operands.inputs, *operands.outputs)]
-        if operands.inputs[0].type.shape[-1] * WIDEST_PRODUCT >= 1 << 31:
-            raise InputError(f"{operands.outputs[0].name}: sums of so many products may not fit 32 bits")
-        record |= {"multiplier": multiplier, "shift": shift}
-        record |= dict(zip(("zero_a", "zero_b", "zero_y"), zeros, strict=True))
-        kernel = Kernel("dense", "matmul_s8", "matmul_s8", (), ("requantize", "clamp_s8"))
-        return (Call(kernel, record, reads=(0, 1), overlaps=overlaps),)
+        record |= self._scaling(operands) | dict(zip(("zero_a", "zero_b", "zero_y"), zeros, strict=True))
+        return (Call(_product_kernel(*operands.inputs), record, reads=(0, 1), overlaps=overlaps),)
+
+    def _scaling(self, operands: Operands) -> dict[str, Field]:
+        """The fields that rescale a sum of products; int16 is summed and rescaled in 64 bits (TensorFlow Lite)."""
+        multiplier, shift = product_multiplier(operands.inputs[0], operands.inputs[1], operands.outputs[0])
+        wide = operands.inputs[0].type.dtype is DType.INT16
+        widest, bits = (WIDEST_PRODUCT << 16, 47) if wide else (WIDEST_PRODUCT, 31)
+        if operands.inputs[0].type.shape[-1] * widest >= 1 << bits or (wide and shift > LARGEST_SHIFT):
+            raise InputError(f"{operands.outputs[0].name}: sums of so many products may not fit {bits + 1} bits")
+        if wide:
+            multiplier, shift = (int(value) for value in reduced_multiplier(multiplier, shift))
+        return {"multiplier": multiplier, "shift": shift}
 
     def macs(self, inputs: tuple[TensorType, ...], outputs: tuple[TensorType, ...]) -> int:
         return outputs[0].elements * inputs[0].shape[-1]
+
+
+def _product_kernel(a: Tensor, b: Tensor) -> Kernel:
+    wide = a.type.dtype is DType.INT16
+    variant = (("type", a.type.dtype.c), ("factor", b.type.dtype.c), ("wide", wide), ("short", a.type.dtype.short))
+    suffix = a.type.dtype.short if a.type.dtype is b.type.dtype else f"{a.type.dtype.short}_{b.type.dtype.short}"
+    helpers = ("requantize_wide" if wide else "requantize", f"clamp_{a.type.dtype.short}")
+    return Kernel("dense", "matmul_int", f"matmul_{suffix}", variant, helpers)
 
 
 def _matrices(a: tuple[int, ...], b: tuple[int, ...]) -> dict[str, Field]:

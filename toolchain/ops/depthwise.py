@@ -14,13 +14,11 @@ from typing import Any
 import numpy as np
 
 from toolchain.config import Rounding
-from toolchain.ir.types import TensorType
+from toolchain.ir.types import DType, TensorType
 from toolchain.ops.base import Call, Field, Kernel, Operands, bodies
 from toolchain.ops.linear import WIDEST, Clamp, LinearSpec, constant, linear_call_parts, linear_kernel
 from toolchain.ops.overlap import Overlap, by_lanes, by_row, common, first_inputs, first_pixels, in_bands
 
-Axis = tuple[int, int, int, int, int, int]
-"""(inputs, outputs, kernel, stride, dilation, padding)."""
 PLANES = 4
 """Channels at a time."""
 COLUMNS = 6
@@ -45,12 +43,13 @@ def depthwise_call(
     """Return the call for `geometry` (sizes, strides, padding, as the kernel's record has them) and its two axes."""
     x, y = (tensor.type for tensor in (operands.inputs[0], operands.outputs[0]))
     weight = np.moveaxis(constant(operands.inputs[1])[..., 0], 0, -1)
-    spec = None if spec is None else _settled(spec)
+    narrow = spec is not None and spec.dtype is DType.INT8
+    spec = _settled(spec) if spec is not None and narrow else spec
     variant, fields = linear_call_parts(operands, clamp, weight, spec, padded=padded)
     rows, overlap = _kept_rows(x, y, axes)
     scratch = rows * _row_bytes(x)
     record: dict[str, Field] = {**geometry, "kept_rows": rows, **fields}
-    if spec is None or not _fits_planes(spec, axes):
+    if spec is None or not narrow or not _fits_planes(spec, axes):
         kernel = linear_kernel("depthwise", "depthwise", variant | {"planes": False})
         return Call(kernel, record, scratch=scratch, overlaps=(overlap,))
     planes = _planes(axes)
@@ -82,7 +81,7 @@ def _kept_rows(x: TensorType, y: TensorType, axes: Sequence[Sequence[int]]) -> t
 def _largest_sums(spec: LinearSpec) -> Any:
     """What no accumulator of each channel exceeds."""
     weights = np.abs(spec.weight.reshape(len(spec.weight), -1).astype(np.int64)).sum(axis=1)
-    return weights * WIDEST + np.abs(spec.bias.astype(np.int64))
+    return weights * WIDEST[DType.INT8] + np.abs(spec.bias.astype(np.int64))
 
 
 def _settled(spec: LinearSpec) -> LinearSpec:

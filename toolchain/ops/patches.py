@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from toolchain.ir.types import DType
+from toolchain.ops import helium
 from toolchain.ops.base import Call, Constant, Operands
 from toolchain.ops.linear import Clamp, LinearSpec, constant, linear_call_parts, linear_kernel
 from toolchain.ops.overlap import Int, Overlap, in_steps, scaled
@@ -33,14 +35,27 @@ def patch_call(
     rows = weight.reshape(len(weight), -1)
     inputs = rows.shape[1]
     variant, fields = linear_call_parts(operands, clamp, rows.T if spec is None else rows, spec, padded=False)
-    if spec is None:
-        inner, scratch = "products_f32", inputs * 4
-    else:
-        inner, scratch = "products_s8", -(-inputs // STEP) * STEP
+    inner, scratch = f"products_{variant['short']}", inputs * operands.inputs[0].type.dtype.bytes
+    if spec is not None and spec.dtype is DType.INT8:
+        scratch = -(-inputs // STEP) * STEP
         fields |= {"bias": Constant(spec.folded_bias(spec.zero_x + UNSIGNED)), "zero_x": spec.zero_x}
-    kernel = linear_kernel("conv", "conv", variant, inner)
     overlaps = (_overlap(operands, pixels),)
-    return Call(kernel, {**geometry, **fields}, scratch=PIXELS * scratch, overlaps=overlaps)
+    record = {**geometry, **fields}
+    helpers: tuple[str, ...] = (inner,)
+    variant["mve"] = spec is not None and helium.requantizes(spec)
+    if spec is not None and variant["mve"]:
+        pointwise = {"pointwise": int(_pointwise(geometry))}
+        record = helium.split(record, helium.products(spec, rows) | pointwise, helium.UNUSED)
+        helpers += helium.CONV_HELPERS
+    kernel = linear_kernel("conv", "conv", variant, *helpers)
+    return Call(kernel, record, scratch=PIXELS * scratch, overlaps=overlaps)
+
+
+def _pointwise(geometry: Mapping[str, Any]) -> bool:
+    """Whether each output pixel lies under the input pixel of the same place alone."""
+    same = all(geometry[f"in_{axis}"] == geometry[f"out_{axis}"] for axis in "yx")
+    sizes = {geometry[f"{name}_{axis}"] for name in ("kernel", "stride") for axis in "yx"}
+    return same and sizes == {1}
 
 
 def _overlap(operands: Operands, pixels: Int) -> Overlap:
