@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -40,7 +41,7 @@ def ad() -> onnx.ModelProto:
     net = Twin(11)
     sizes = (640, 128, 128, 128, 128, 8, 128, 128, 128, 128)
     x = "x"
-    for at, (inputs, outputs) in enumerate(zip(sizes, sizes[1:], strict=False)):
+    for at, (inputs, outputs) in enumerate(pairwise(sizes)):
         x = net.relu(net.gemm(x, f"dense{at}", inputs, outputs))
     return net.model([1, 640], [1, 640], net.gemm(x, "restored", 128, 640))
 
