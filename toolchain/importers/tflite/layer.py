@@ -213,6 +213,10 @@ class Layer:
             return x
         return self.emit(Reshape(found.shape), x, index=index)
 
+    def update(self, index: int, value: str) -> None:
+        """Let `value` be what the variable that is input `index` holds from now on."""
+        self.traces.updates[self.operand(index)] = value
+
     def clamp(self) -> Clamp | None:
         """The fused activation as limits; None for none and for those that `activated` applies."""
         return ACTIVATIONS.get(int(self.get("FusedActivationFunction", 0)))
