@@ -94,7 +94,7 @@ class _Lowering:
 
     def _updated(self, op: Op, inputs: tuple[Tensor, ...], outputs: tuple[Tensor, ...]) -> None:
         """Let a kernel that may do so write the new value of a state over the old one, where nothing else reads it."""
-        for output, source in op.updates.items():
+        for output, source in op.updates:
             names = outputs[output].name, inputs[source].name
             states = [state for state in self.graph.states if (state.write, state.read) == names]
             readers = sum(node.inputs.count(names[1]) for node in self.graph.nodes)

@@ -138,7 +138,9 @@ def _graph(document: dict[str, Any], arrays: Any) -> Graph:
         inputs=tuple(document["inputs"]),
         outputs=tuple(document["outputs"]),
         ports={key: Port(port["name"], _decode(port["permutation"])) for key, port in document["ports"].items()},
-        states=tuple(State(read, write, arrays[f"s{index}"]) for index, (read, write) in enumerate(document.get("states", []))),
+        states=tuple(
+            State(read, write, arrays[f"s{index}"]) for index, (read, write) in enumerate(document.get("states", []))
+        ),
     )
 
 
