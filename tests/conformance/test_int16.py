@@ -1,4 +1,4 @@
-"""Quantized operators with 16-bit activations or states: the C gives the integers of LiteRT's reference kernels, bit for bit."""
+"""16-bit activations, and states: the C gives the integers of LiteRT's reference kernels, bit for bit."""
 
 from __future__ import annotations
 

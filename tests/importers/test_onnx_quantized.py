@@ -443,6 +443,48 @@ def test_moves_between_conversions_are_on_integers():
     assert graph.tensors["q"].type.dtype is DType.INT8
 
 
+FUNCTIONS = {
+    "mish": ("Softplus:r:a", "Tanh:a:b", "Mul:r,b:f"),
+    "silu": ("Sigmoid:r:a", "Mul:a,r:f"),
+    "gelu": ("Div:r,two:a", "Erf:a:b", "Add:b,one:c", "Mul:r,c:f"),
+    "log": ("Softplus:r:a", "Greater:r,one:b", "Where:b,r,a:f"),
+    "hard_swish": ("HardSigmoid:r:a", "Mul:r,a:f"),
+}
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_functions_of_one_tensor_are_tables(name):
+    layers = [step.split(":") for step in FUNCTIONS[name]]
+    nodes = [
+        node("QuantizeLinear", "x,s,z", "q"),
+        helper.make_node("Cast", ["q"], ["same"], to=TensorProto.UINT8),
+        node("DequantizeLinear", "same,s,z", "r"),
+        *(helper.make_node(kind, inputs.split(","), [output]) for kind, inputs, output in layers),
+        node("QuantizeLinear", "f,t,u", "g"),
+        node("DequantizeLinear", "g,t,u", "y"),
+    ]
+    numbers = {"one": np.float32(1), "two": np.float32(2)}
+    whole = model(nodes, {"x": (TensorProto.FLOAT, (1, 256))}, {"y": TensorProto.FLOAT}, **SCALES, **numbers)
+    graph = passes.optimize(importers.load(whole))
+    assert passes.float_layers(graph) == ()
+    assert symbols(graph) == ["quantize_s8", "table_s8", "dequantize_s8"]
+    x = np.linspace(-6, 6.7, 256, dtype=np.float32)[None]
+    assert np.abs(run(graph, {"x": x})["y"] - onnx_outputs(whole, {"x": x})["y"]).max() < 1.01 * SCALES["t"]
+
+
+def test_limits_before_the_first_quantization_are_on_integers():
+    nodes = [
+        helper.make_node("Relu", ["x"], ["r"]),
+        node("QuantizeLinear", "r,s,z", "q"),
+        node("DequantizeLinear", "q,s,z", "y"),
+    ]
+    whole = model(nodes, {"x": (TensorProto.FLOAT, (1, 256))}, {"y": TensorProto.FLOAT}, **SCALES)
+    graph = passes.optimize(importers.load(whole))
+    assert symbols(graph) == ["quantize_s8", "table_s8", "dequantize_s8"]
+    x = np.linspace(-6, 6.71, 256, dtype=np.float32)[None]
+    np.testing.assert_allclose(run(graph, {"x": x})["y"], onnx_outputs(whole, {"x": x})["y"], atol=1e-6)
+
+
 def test_integers_are_not_computed_with():
     nodes = [node("QuantizeLinear", "x,s,z", "q"), helper.make_node("Cast", ["q"], ["y"], to=TensorProto.FLOAT)]
     whole = model(nodes, {"x": (TensorProto.FLOAT, (1, 4))}, {"y": TensorProto.FLOAT}, **SCALES)

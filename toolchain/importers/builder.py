@@ -54,6 +54,7 @@ class GraphBuilder:
         self.problems: list[str] = []
         self.states: dict[str, State] = {}
         self.four_bit: set[str] = set()
+        self.unsigned: set[str] = set()
         self._counts: dict[str, int] = {}
         self._wishes: dict[str, str] = {}
 
