@@ -13,7 +13,7 @@ from tests.importers.lite import Lite
 from toolchain.importers.tflite import load
 from toolchain.passes import float_layers, optimize
 from toolchain.samples import to_c, to_framework
-from toolchain.verify.compare import interpret_batch
+from toolchain.verify.compare import desktop_batch, interpret_batch
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -60,16 +60,21 @@ def prepared(family: Family, index: int, problems: list[str]) -> Trial | None:
     except Exception as error:  # noqa: BLE001 - every failing case is reported
         problems.append(f"{name}: {type(error).__name__}: {error}")
         return None
-    steps, excepted = 0, False
+    steps, excepted = family.steps if family.exception else 0, False
     if family.real is not None:
         real = stacked([real_outputs(family.real, reference, sample) for sample in values])
-        excepted = bool(differences(name, expected, real, family.steps))
-        expected, steps = real, family.steps
+        excepted = bool(differences(name, expected, real, steps))
+        expected = real
     if not family.floats:
         problems += [f"{name}: {origin} runs in float: {reason}" for origin, reason in float_layers(graph)]
     for kind, each in (("imported", imported), ("numpy", graph)):
-        found = outside(each, interpret_batch(each, batch_of(each, values), family.rounding))
+        batch = batch_of(each, values)
+        run = desktop_batch(each, batch) if family.desktop else interpret_batch(each, batch, family.rounding)
+        found = outside(each, run)
+        excepted |= bool(family.exception and differences(name, found, expected, 0))
         problems += differences(f"{name} {kind}", found, expected, steps)
+    if family.desktop:
+        expected = outside(graph, interpret_batch(graph, batch_of(graph, values), family.rounding))
     return Trial(name, Job(graph, batch_of(graph, values), family.rounding), expected, steps, excepted)
 
 
