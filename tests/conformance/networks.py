@@ -24,8 +24,8 @@ class Layers:
         self.draw, self.tf = draw, tf
 
     def weights(self, *shape: int) -> Array:
-        sizes = 10 ** self.draw.rng.uniform(-2.5, 0.5, shape[-1])
-        return (self.draw.rng.normal(0, 0.4, shape) * sizes).astype(np.float32)
+        sizes = 10 ** self.draw.rng.uniform(-3.0, 0.0, shape[-1])
+        return (self.draw.rng.normal(0, 0.4, shape) * sizes / sizes.max()).astype(np.float32)
 
     def conv(self, x: Any) -> Any:
         kernel = self.weights(*self.draw.pick((1, 1), (3, 3), (2, 3)), x.shape[-1], self.draw.integer(1, 8))
