@@ -16,7 +16,7 @@ from toolchain.samples import to_c, to_framework
 from toolchain.verify.compare import desktop_batch, interpret_batch
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from toolchain.ir.graph import Graph
@@ -36,11 +36,20 @@ class Trial:
     excepted: bool
 
 
-def check(family: Family, folder: Path) -> None:
+def check(
+    family: Family,
+    folder: Path,
+    *,
+    count: int | None = None,
+    compiler: Sequence[str] = ("gcc",),
+    runner: Sequence[str] = (),
+) -> None:
     """Assert that every case gives the reference kernels' integers, in numpy and in C; the real ones if excepted."""
     problems: list[str] = []
-    trials = [trial for index in range(family.count) if (trial := prepared(family, index, problems)) is not None]
-    for trial, found in zip(trials, run_all([t.job for t in trials], folder), strict=True):
+    cases = range(family.count if count is None else count)
+    trials = [trial for index in cases if (trial := prepared(family, index, problems)) is not None]
+    outputs = run_all([trial.job for trial in trials], folder, compiler=compiler, runner=runner)
+    for trial, found in zip(trials, outputs, strict=True):
         problems += differences(f"{trial.name} C", outside(trial.job.graph, found), trial.expected, trial.steps)
     if family.exception and not any(trial.excepted for trial in trials):
         problems.append(f"{family.name}: no exception any more: {family.exception}")

@@ -45,6 +45,26 @@ def samples_for(name: str, shared: Path, rng: np.random.Generator) -> np.ndarray
     return rng.integers(-128, 128, (100, *shape)).astype(np.int8)
 
 
+@pytest.mark.parametrize(
+    ("name", "rounding"), [("kws_int8", "tflm"), ("ic_int8", "tflm"), ("vww_int8", "tflm"), ("ad_int8", "single")]
+)
+def test_c_equals_litert(name: str, rounding: str, shared: Path, tmp_path: Path, rng: np.random.Generator) -> None:
+    """The desktop's reference kernels round once in fully connected layers, all that `ad` has, and twice elsewhere."""
+    pytest.importorskip("tensorflow", reason="needs tensorflow")
+    path = model_path(shared, name)
+    x = samples_for(name, shared, rng)
+    assert len(x) == {"kws_int8": 500, "ic_int8": 500}.get(name, 100)
+    reference = Lite(path.read_bytes())
+    expected = np.stack([reference.run([sample[None]])[0] for sample in x])
+    out = tmp_path / name
+    result = toolchain.export(path, out=out, name=name, rounding=rounding, verify=False)
+    assert np.array_equal(result.run(x).reshape(expected.shape), expected)
+    assert result.manifest["options"]["rounding"] == rounding
+    assert f"Rounding policy {rounding}." in (out / "report.html").read_text()
+    header = (out / f"{name}.h").read_text()
+    assert f'(policy "{rounding}"' in header
+
+
 @pytest.mark.parametrize("name", MODELS)
 def test_numbers_equal_litert(name: str, shared: Path, rng: np.random.Generator) -> None:
     """All layers to the bit; fully connected ones round once on the desktop, so numpy does so here."""
