@@ -11,6 +11,7 @@ from toolchain.errors import InputError
 from toolchain.fixedpoint import reduced_multiplier, requantize, requantize_wide
 from toolchain.ir.graph import Tensor
 from toolchain.ir.types import Array, DType, TensorType
+from toolchain.ops import helium
 from toolchain.ops.base import Call, Constant, Field, Kernel, Op, Operands, float32, only_quant, operator
 from toolchain.ops.linear import (
     LARGEST_SHIFT,
@@ -48,7 +49,14 @@ def dense_call(operands: Operands, clamp: Clamp | None, spec: LinearSpec | None)
     ends = np.minimum(np.arange(at_once, outputs + at_once, at_once), outputs) * y.dtype.bytes
     overlap = in_steps(np.zeros_like(ends), ends)
     record: dict[str, Field] = {"inputs": inputs, "outputs": outputs, **fields}
-    return Call(linear_kernel("dense", "dense", variant, inner), record, overlaps=(overlap,))
+    helpers: tuple[str, ...] = (inner,)
+    scratch = None
+    variant["mve"] = spec is not None and helium.requantizes(spec)
+    if spec is not None and variant["mve"]:
+        record = helium.split(record, helium.products(spec, weight.reshape(outputs, inputs)), helium.UNUSED)
+        helpers += helium.DENSE_HELPERS
+        scratch = helium.step_bytes(inputs) if inputs % helium.INPUTS else 0
+    return Call(linear_kernel("dense", "dense", variant, *helpers), record, scratch=scratch, overlaps=(overlap,))
 
 
 def _wide_call(operands: Operands, clamp: Clamp | None, spec: LinearSpec, rows: int) -> Call:

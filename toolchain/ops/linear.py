@@ -212,10 +212,12 @@ def constant_reason(inputs: tuple[Tensor, ...]) -> str | None:
 def linear_kernel(family: str, macro: str, variant: dict[str, Any], *inner: str) -> Kernel:
     """The kernel of a macro for float (with or without limits), int8 or int16, calling `inner` helpers.
 
-    The symbol names the variant.
+    The symbol names the variant: `left` where outputs are scaled up, which has no body for MVE.
     """
     short = variant["short"]
     words = [word for flag, word in _WORDS.items() if variant[flag] and not (variant["wide"] and flag == "offset")]
+    if short == "s8" and variant.get("mve") is False:
+        words.append("left")
     flags = "".join(f"_{word}" for word in words)
     if variant["float"]:
         outer: tuple[str, ...] = ("clamp_f32",) if variant["clamped"] else ()
@@ -237,7 +239,7 @@ _WORDS = {
     "wide": "wide",
     "offset": "offset",
     "per_channel": "channels",
-    "narrow": "narrow",
+    "narrow": "b32",
     "once": "once",
 }
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from toolchain.ir.types import DType
+from toolchain.ops import helium
 from toolchain.ops.base import Call, Constant, Operands
 from toolchain.ops.linear import Clamp, LinearSpec, constant, linear_call_parts, linear_kernel
 from toolchain.ops.overlap import Int, Overlap, in_steps, scaled
@@ -38,9 +39,23 @@ def patch_call(
     if spec is not None and spec.dtype is DType.INT8:
         scratch = -(-inputs // STEP) * STEP
         fields |= {"bias": Constant(spec.folded_bias(spec.zero_x + UNSIGNED)), "zero_x": spec.zero_x}
-    kernel = linear_kernel("conv", "conv", variant, inner)
     overlaps = (_overlap(operands, pixels),)
-    return Call(kernel, {**geometry, **fields}, scratch=PIXELS * scratch, overlaps=overlaps)
+    record = {**geometry, **fields}
+    helpers: tuple[str, ...] = (inner,)
+    variant["mve"] = spec is not None and helium.requantizes(spec)
+    if spec is not None and variant["mve"]:
+        pointwise = {"pointwise": int(_pointwise(geometry))}
+        record = helium.split(record, helium.products(spec, rows) | pointwise, helium.UNUSED)
+        helpers += helium.CONV_HELPERS
+    kernel = linear_kernel("conv", "conv", variant, *helpers)
+    return Call(kernel, record, scratch=PIXELS * scratch, overlaps=overlaps)
+
+
+def _pointwise(geometry: Mapping[str, Any]) -> bool:
+    """Whether each output pixel lies under the input pixel of the same place alone."""
+    same = all(geometry[f"in_{axis}"] == geometry[f"out_{axis}"] for axis in "yx")
+    sizes = {geometry[f"{name}_{axis}"] for name in ("kernel", "stride") for axis in "yx"}
+    return same and sizes == {1}
 
 
 def _overlap(operands: Operands, pixels: Int) -> Overlap:
