@@ -13,7 +13,7 @@ from tests.importers.lite import Lite
 from toolchain.importers.tflite import load
 from toolchain.passes import float_layers, optimize
 from toolchain.samples import to_c, to_framework
-from toolchain.verify.compare import desktop_batch, interpret_batch
+from toolchain.verify.compare import interpret_batch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -77,13 +77,9 @@ def prepared(family: Family, index: int, problems: list[str]) -> Trial | None:
     if not family.floats:
         problems += [f"{name}: {origin} runs in float: {reason}" for origin, reason in float_layers(graph)]
     for kind, each in (("imported", imported), ("numpy", graph)):
-        batch = batch_of(each, values)
-        run = desktop_batch(each, batch) if family.desktop else interpret_batch(each, batch, family.rounding)
-        found = outside(each, run)
+        found = outside(each, interpret_batch(each, batch_of(each, values), family.rounding))
         excepted |= bool(family.exception and differences(name, found, expected, 0))
         problems += differences(f"{name} {kind}", found, expected, steps)
-    if family.desktop:
-        expected = outside(graph, interpret_batch(graph, batch_of(graph, values), family.rounding))
     return Trial(name, Job(graph, batch_of(graph, values), family.rounding), expected, steps, excepted)
 
 

@@ -64,17 +64,15 @@ class Draw:
 class Family:
     """Cases of one kind. `build` makes the .tflite of one case, `samples` its inputs: any integers where None.
 
-    `rounding`: the policy under which the outputs must equal the reference kernels'. `desktop`: those round fully
-    connected layers once and others twice, which is no policy; numpy does so here, and the C must equal numpy under
-    `rounding`. `floats`: why layers run in float. `exception`: why the outputs differ from the reference kernels' on
-    purpose; then they must be within `steps` of them, or of `real`, a function of the real inputs.
+    `rounding`: the policy under which the outputs must equal the reference kernels'. `floats`: why layers run in
+    float. `exception`: why the outputs differ from the reference kernels' on purpose; then they must be within
+    `steps` of them, or of `real`, a function of the real inputs.
     """
 
     name: str
     build: Callable[[Draw], bytes]
     count: int
     rounding: Rounding = Rounding.TFLM
-    desktop: bool = False
     floats: str = ""
     exception: str = ""
     real: Callable[..., Any] | None = None

@@ -183,7 +183,7 @@ def depthwise_conv_2d_int4(draw: Draw) -> bytes:
     return depthwise(draw, Weights("INT4"))
 
 
-@family(10, rounding=Rounding.SINGLE)
+@family(10, rounding=Rounding.LITERT)
 def fully_connected_int4(draw: Draw) -> bytes:
     outputs = draw.integer(2, 12)
     quant = draw.turn(draw.decades(outputs), Quant(draw.scale(-3, -1)))
@@ -193,7 +193,7 @@ def fully_connected_int4(draw: Draw) -> bytes:
 # LiteRT's kernel of fully connected layers rounds once; TensorFlow Lite Micro, the default policy, twice.
 
 
-@family(20, rounding=Rounding.SINGLE)
+@family(20, rounding=Rounding.LITERT)
 def fully_connected(draw: Draw) -> bytes:
     return dense(draw, Quant(draw.scale(-3, -1)), draw.integer(1, 12))
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from tests.conformance.family import Draw, family
 from tests.importers import lite
+from toolchain.config import Rounding
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -113,7 +114,7 @@ def classified(layers: Layers, x: Any) -> Any:
     return layers.draw.pick(tf.nn.softmax, tf.nn.log_softmax, lambda v: v)(y)
 
 
-@family(20, desktop=True)
+@family(20, rounding=Rounding.LITERT)
 def classifiers(draw: Draw) -> bytes:
-    """With a fully connected layer, which desktop kernels round once and the default policy twice."""
+    """With a fully connected layer, which the reference kernels round once and the default policy twice."""
     return network(draw, classified)
