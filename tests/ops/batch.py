@@ -14,7 +14,7 @@ from toolchain.emit.emitter import HELPERS, tidy
 from toolchain.emit.environment import c_type, c_value, environment
 from toolchain.ir.graph import Tensor
 from toolchain.ir.types import Array, DType, QuantParams, TensorType
-from toolchain.ops.base import Constant, Field, Kernel, Op, Operands
+from toolchain.ops.base import Body, Constant, Field, Kernel, Op, Operands
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -102,7 +102,7 @@ def _program(cases: Sequence[Case]) -> tuple[str, str]:
 
 
 def _functions(kernels: dict[str, Kernel], rounding: Rounding) -> str:
-    wanted = {name for kernel in kernels.values() for name in kernel.helpers}
+    wanted = {name for kernel in kernels.values() for name in kernel.helpers_of(Body.PORTABLE)}
     template = environment().get_template(HELPERS).module
     known = [
         name for name in environment().loader.get_source(environment(), HELPERS)[0].split() if "(rounding)" in name

@@ -43,11 +43,20 @@ class Operands:
         )
 
 
+class Body(enum.Enum):
+    """What a kernel's C may have a body for. A core runs the last of them that it has the instructions for."""
+
+    PORTABLE = "portable"
+    DSP = "dsp"
+    MVE = "mve"
+
+
 @dataclass(frozen=True, slots=True)
 class Kernel:
     """One C function: macro `macro` of templates/ops/<family>.c.j2, rendered as kernel(symbol, variant).
 
-    `variant` holds what the template asks about, `helpers` the macros of templates/helpers.c.j2 it calls.
+    `variant` holds what the template asks about, `helpers` the macros of templates/helpers.c.j2 that all its bodies
+    call. What else only one of them calls stands apart; `mve_helpers` is None where cores with MVE run the DSP body.
     """
 
     family: str
@@ -55,6 +64,16 @@ class Kernel:
     symbol: str
     variant: tuple[tuple[str, Any], ...] = ()
     helpers: tuple[str, ...] = ()
+    portable_helpers: tuple[str, ...] = ()
+    dsp_helpers: tuple[str, ...] = ()
+    mve_helpers: tuple[str, ...] | None = None
+
+    def helpers_of(self, body: Body) -> tuple[str, ...]:
+        """The helpers that this body calls."""
+        if body is Body.PORTABLE:
+            return self.helpers + self.portable_helpers
+        mve = body is Body.MVE and self.mve_helpers is not None
+        return self.helpers + ((self.mve_helpers or ()) if mve else self.dsp_helpers)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -65,14 +84,6 @@ class Constant:
 
 
 Plain = int | float | bool | str | tuple[int, ...] | tuple[float, ...] | Constant
-
-
-class Body(enum.Enum):
-    """What a kernel's C may have a body for. A core runs the last of them that it has the instructions for."""
-
-    PORTABLE = "portable"
-    DSP = "dsp"
-    MVE = "mve"
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -24,9 +24,12 @@ from toolchain.ops.linear import (
     product_multiplier,
 )
 from toolchain.ops.overlap import Overlap, in_steps, scaled
+from toolchain.ops.pairs import pairs_fields, pairs_reason, settled
 from toolchain.ops.patches import patch_call
 
 WIDEST_PRODUCT = 255 * 255
+AT_ONCE = 4
+"""Outputs that the kernels on int8 compute at a time."""
 
 
 def dense_call(operands: Operands, clamp: Clamp | None, spec: LinearSpec | None) -> Call:
@@ -39,11 +42,18 @@ def dense_call(operands: Operands, clamp: Clamp | None, spec: LinearSpec | None)
     if rows > 1:
         return patch_call(operands, clamp, spec, _row_of_pixels(rows, inputs, outputs), np.arange(rows))
     variant, fields = linear_call_parts(operands, clamp, weight, spec, padded=False)
-    inner, at_once = ("dot_f32", 1) if spec is None else ("products4_s8", 4)
+    at_once = 1 if spec is None else AT_ONCE
     ends = np.minimum(np.arange(at_once, outputs + at_once, at_once), outputs) * y.dtype.bytes
-    overlap = in_steps(np.zeros_like(ends), ends)
-    record: dict[str, Field] = {"inputs": inputs, "outputs": outputs, **fields}
-    return Call(linear_kernel("dense", "dense", variant, inner), record, overlaps=(overlap,))
+    overlaps = (in_steps(np.zeros_like(ends), ends),)
+    record: dict[str, Field] = {"inputs": inputs, "outputs": outputs}
+    if spec is None:
+        return Call(linear_kernel("dense", "dense", variant, "dot_f32"), record | fields, overlaps=overlaps)
+    still = settled(spec)
+    if outputs < AT_ONCE or pairs_reason(still):
+        kernel = linear_kernel("dense", "dense", variant | {"plain": True}, "products4_s8")
+        return Call(kernel, record | fields, overlaps=overlaps)
+    kernel = linear_kernel("dense", "dense", variant, "products4_s8", dsp=("pairs_s8", "octet_s8"))
+    return Call(kernel, record | pairs_fields(still, fields, AT_ONCE), overlaps=overlaps)
 
 
 def _row_of_pixels(rows: int, inputs: int, outputs: int) -> dict[str, Field]:

@@ -151,16 +151,19 @@ def constant_reason(inputs: tuple[Tensor, ...]) -> str | None:
     return f"{', '.join(computed)} computed by the model, not constant" if computed else None
 
 
-def linear_kernel(family: str, macro: str, variant: dict[str, bool], *inner: str) -> Kernel:
+def linear_kernel(family: str, macro: str, variant: dict[str, bool], *inner: str, dsp: tuple[str, ...] = ()) -> Kernel:
     """The kernel of a macro for float (with or without limits) or int8, calling `inner` helpers.
 
-    The symbol names the variant.
+    The symbol names the variant. `dsp`: the helpers of its DSP body, which calls none of `inner`.
     """
     floating = variant["float"]
     flags = "".join(f"_{word}" for flag, word in _WORDS.items() if variant[flag])
     facts = {"type": "float" if floating else "int8_t", **variant}
+    symbol = f"{macro}{flags}_{'f32' if floating else 's8'}"
+    if dsp:
+        return Kernel(family, macro, symbol, tuple(facts.items()), ("clamp_s8",), ("requantize", *inner), dsp)
     outer = (("clamp_f32",) if variant["clamped"] else ()) if floating else ("requantize", "clamp_s8")
-    return Kernel(family, macro, f"{macro}{flags}_{'f32' if floating else 's8'}", tuple(facts.items()), outer + inner)
+    return Kernel(family, macro, symbol, tuple(facts.items()), outer + inner)
 
 
 def dot_helper(variant: dict[str, bool]) -> str:
@@ -170,7 +173,7 @@ def dot_helper(variant: dict[str, bool]) -> str:
     return "dot_offset_s8" if variant["offset"] else "dot_s8"
 
 
-_WORDS = {"clamped": "clamped", "offset": "offset", "per_channel": "channels"}
+_WORDS = {"clamped": "clamped", "plain": "plain", "offset": "offset", "per_channel": "channels"}
 
 
 def linear_call_parts(
@@ -181,11 +184,11 @@ def linear_call_parts(
         limits: dict[str, Field] = {}
         if clamp is not None:
             limits = dict(zip(("low", "high"), float_limits(clamp), strict=True))
-        variant = {"float": True, "clamped": clamp is not None, "offset": False, "per_channel": False}
+        variant = {"float": True, "clamped": clamp is not None, "offset": False, "per_channel": False, "plain": False}
         bias = constant(operands.inputs[2])
         return variant, {"weight": Constant(weight), "bias": Constant(bias), **limits}
     offset = padded and spec.zero_x != 0
-    variant = {"float": False, "clamped": False, "offset": offset, "per_channel": spec.per_channel}
+    variant = {"float": False, "clamped": False, "offset": offset, "per_channel": spec.per_channel, "plain": False}
     return variant, spec.record(weight, offset=offset)
 
 
