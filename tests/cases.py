@@ -194,5 +194,6 @@ for _row in [
     Row(normalize.LRN(3, 1e-2, 0.75, 1.0), ((1, 3, 2, 5),)),
 ]:
     CASES.setdefault(type(_row.op).__name__, []).append(_row)
-EXERCISED_BY_ALL = {"Quantize", "Dequantize"}
-"""Every int8 row enters and leaves through these."""
+EXERCISED_BY_ALL = {"Quantize", "Dequantize", "Lookup"}
+"""Every int8 row enters and leaves through the first two; a table is made of a quantized model's functions, and
+runs in the kernel of each Unary."""

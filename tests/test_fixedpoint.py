@@ -16,12 +16,14 @@ from toolchain.fixedpoint import (
     quantize,
     quantize_multiplier,
     requantize,
+    requantize_once,
     requantize_wide,
     rounding_divide_by_pot,
     saturating_rounding_doubling_high_mul,
 )
 
-INT32 = st.integers(-(2**31), 2**31 - 1)
+INT32_MIN, INT32_MAX = -(2**31), 2**31 - 1
+INT32 = st.integers(INT32_MIN, INT32_MAX)
 MULTIPLIER = st.integers(2**30, 2**31 - 1)
 
 
@@ -85,7 +87,14 @@ def test_single_rounding_is_the_nearest_integer(a: int, m: int, shift: int) -> N
 def test_wide_requantization_stays_within_half_a_step_of_its_16_bit_multiplier(a: int, m: int, shift: int) -> None:
     reduced = (m + (1 << 15)) >> 16 if m < 0x7FFF0000 else 0x7FFF
     exact = Fraction(a * reduced) * Fraction(2) ** (shift - 15)
-    assert abs(int(requantize_wide(a, m, shift)) - exact) <= Fraction(1, 2)
+    nearest = min(max(exact, INT32_MIN), INT32_MAX)
+    assert abs(int(requantize_wide(a, m, shift)) - nearest) <= Fraction(1, 2)
+
+
+@given(st.integers(-(2**46), 2**46), st.integers(2**30, 2**31 - 1), st.integers(-31, 14))
+def test_one_rounding_keeps_all_bits_of_the_multiplier(a: int, m: int, shift: int) -> None:
+    exact = math.floor(Fraction(a * m) * Fraction(2) ** (shift - 31) + Fraction(1, 2))
+    assert int(requantize_once(a, m, shift)) == min(max(exact, INT32_MIN), INT32_MAX)
 
 
 @given(st.integers(-128, 127), st.floats(2.0**-20, 2.0**10), st.integers(-128, 127))

@@ -77,12 +77,35 @@ def requantize(value: Any, multiplier: Any, shift: Any, rounding: Rounding = Rou
     return rounding_divide_by_pot(saturating_rounding_doubling_high_mul(wrap32(wide << left), multiplier), right)
 
 
+def reduced_multiplier(multiplier: Any, shift: Any) -> tuple[IntArray, IntArray]:
+    """(multiplier of 16 bits, bits to shift right) of `requantize_wide`; the shift must be 14 or less."""
+    wide = np.asarray(multiplier, np.int64)
+    return np.where(wide < 0x7FFF0000, (wide + (1 << 15)) >> 16, 0x7FFF), 15 - np.asarray(shift, np.int64)
+
+
+def saturate32(value: Any) -> IntArray:
+    """The nearest int32, held in int64."""
+    return np.clip(np.asarray(value, np.int64), -(1 << 31), (1 << 31) - 1)
+
+
 def requantize_wide(value: Any, multiplier: Any, shift: Any) -> IntArray:
-    """The int64-accumulator form of 16-bit activations: a 16-bit multiplier, one rounding (TensorFlow Lite)."""
-    multiplier = np.asarray(multiplier, np.int64)
-    reduced = np.where(multiplier < 0x7FFF0000, (multiplier + (1 << 15)) >> 16, 0x7FFF)
-    total = 15 - np.asarray(shift, np.int64)
-    return np.asarray((np.asarray(value, np.int64) * reduced + (np.int64(1) << (total - 1))) >> total)
+    """The int64-accumulator form of 16-bit activations: a 16-bit multiplier, one rounding (TensorFlow Lite).
+
+    |value| < 2^47. Where the result leaves int32, it saturates.
+    """
+    reduced, total = reduced_multiplier(multiplier, shift)
+    return saturate32((np.asarray(value, np.int64) * reduced + (np.int64(1) << (total - 1))) >> total)
+
+
+def requantize_once(value: Any, multiplier: Any, shift: Any) -> IntArray:
+    """Return int64 `value` times multiplier * 2^(shift - 31) with all 31 bits of the multiplier, rounded once.
+
+    |value| < 2^47 and shift <= 14. The product is formed in two halves. Saturates to int32.
+    """
+    wide, factor = np.asarray(value, np.int64), np.asarray(multiplier, np.int64)
+    total = 31 - np.asarray(shift, np.int64)
+    low = ((wide & 0xFFFF) * factor) >> 16
+    return saturate32(((wide >> 16) * factor + low + (np.int64(1) << (total - 17))) >> (total - 16))
 
 
 def round_half_away(value: Any) -> NDArray[np.float64]:

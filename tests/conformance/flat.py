@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 VERSION = 3
+VERSIONS = {"BROADCAST_TO": 3}
+"""Operators whose first version does not take int8."""
 NUMPY = {
     "FLOAT32": np.float32, "INT8": np.int8, "UINT8": np.uint8, "INT16": np.int16, "INT32": np.int32,
     "INT64": np.int64, "BOOL": np.bool_,
@@ -102,7 +104,7 @@ class Flat:
     def _code(self, kind: str) -> int:
         number = getattr(self.schema.BuiltinOperator, kind)
         code = self.schema.OperatorCodeT()
-        code.builtinCode, code.deprecatedBuiltinCode, code.version = number, min(number, 127), 1
+        code.builtinCode, code.deprecatedBuiltinCode, code.version = number, min(number, 127), VERSIONS.get(kind, 1)
         self.model.operatorCodes.append(code)
         return len(self.model.operatorCodes) - 1
 

@@ -61,6 +61,8 @@ class Job:
 
 def run_all(jobs: Sequence[Job], folder: Path, *, compiler: str = "gcc", runner: Sequence[str] = ()) -> list[dict]:
     """The outputs of each job's C, in the C's layout."""
+    if not jobs:
+        return []
     names = [f"m{i}" for i in range(len(jobs))]
     for name, job in zip(names, jobs, strict=True):
         program = plan(lower(job.graph, Options(name=name, rounding=job.rounding)))

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.conformance import compare, int8_linear  # noqa: F401 - registers families
+from tests.conformance import compare, int8_elementwise, int8_linear, int8_shape  # noqa: F401 - register families
 from tests.conformance.family import FAMILIES
 
 if TYPE_CHECKING:

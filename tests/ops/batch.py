@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tests.ops.native import FLAGS, formatted, portable
+from tests.ops.native import fields_of, flags, formatted
 from toolchain.config import Rounding
 from toolchain.emit.emitter import HELPERS, tidy
 from toolchain.emit.environment import c_type, c_value, environment
@@ -26,13 +26,17 @@ INCLUDES = "".join(f"#include <{name}.h>\n" for name in ("math", "stddef", "stdi
 
 @dataclass(frozen=True, eq=False)
 class Case:
-    """An operator on arrays; `quant` names the inputs' parameters, then the output's. `out`: the output's type."""
+    """An operator on arrays; `quant` names the inputs' parameters, then the output's. `out`: the output's type.
+
+    Inputs whose index is in `constant` are constants of the model.
+    """
 
     op: Op
     inputs: tuple[Array, ...]
     quant: tuple[QuantParams | None, ...] = ()
     out: DType | None = None
     rounding: Rounding = Rounding.TFLM
+    constant: tuple[int, ...] = ()
 
     @property
     def operands(self) -> Operands:
@@ -40,7 +44,9 @@ class Case:
         types = [TensorType(x.shape, DTYPES[x.dtype], q) for x, q in zip(self.inputs, quants, strict=False)]
         (y,) = self.op.infer(*types)
         y = replace(y, dtype=self.out or y.dtype, quant=quants[len(types)])
-        return Operands(tuple(Tensor(f"x{i}", t) for i, t in enumerate(types)), (Tensor("y", y),), self.rounding)
+        data = [x if i in self.constant else None for i, x in enumerate(self.inputs)]
+        sources = tuple(Tensor(f"x{i}", *each) for i, each in enumerate(zip(types, data, strict=True)))
+        return Operands(sources, (Tensor("y", y),), self.rounding)
 
     @property
     def expected(self) -> Array:
@@ -53,12 +59,12 @@ class Case:
         return y
 
 
-def check(cases: Sequence[Case], folder: Path, compiler: str = "gcc") -> None:
+def check(cases: Sequence[Case], folder: Path, compiler: str = "gcc", body: Body = Body.PORTABLE) -> None:
     """Assert that the C of every case equals numpy: integers to the bit, floats within 1e-5 of the output's range."""
     assert len({case.rounding for case in cases}) == 1
-    functions, program = _program(cases)
+    functions, program = _program(cases, body)
     (folder / "program.c").write_text(INCLUDES + functions + program)
-    subprocess.run([compiler, *FLAGS, "-o", folder / "program", folder / "program.c", "-lm"], check=True)
+    subprocess.run([compiler, *flags(body), "-o", folder / "program", folder / "program.c", "-lm"], check=True)
     raw = subprocess.run([folder / "program"], check=True, capture_output=True).stdout
     start = 0
     for case in cases:
@@ -79,17 +85,17 @@ def _compare(case: Case, y: Array, expected: Array) -> None:
     np.testing.assert_allclose(y, expected, rtol=0, atol=1e-5 * max(span, 1e-3), err_msg=str(case.op))
 
 
-def _program(cases: Sequence[Case]) -> tuple[str, str]:
+def _program(cases: Sequence[Case], body: Body) -> tuple[str, str]:
     kernels: dict[str, Kernel] = {}
     lines, steps = [], []
     for number, case in enumerate(cases):
         operands = case.operands
-        lines += [_array(f"x{number}_{i}", x) for i, x in enumerate(case.inputs)]
+        lines += [_array(f"x{number}_{i}", x) for i, x in enumerate(case.inputs) if i not in case.constant]
         y = operands.outputs[0].type
         lines.append(f"static {y.dtype.c} y{number}[{y.elements}];")
         (call,) = case.op.lower(operands)
         assert kernels.setdefault(call.kernel.symbol, call.kernel) == call.kernel
-        fields = ", ".join(_field(f"c{number}_{k}", k, v, lines) for k, v in portable(call).items())
+        fields = ", ".join(_field(f"c{number}_{k}", k, v, lines) for k, v in fields_of(call, body).items())
         lines.append(f"static const struct {call.kernel.symbol} layer{number} = {{{fields}}};")
         reads = "".join(f", x{number}_{i}" for i in call.reads)
         scratch = "" if call.scratch is None else f", scratch{number}" if call.scratch else ", NULL"

@@ -15,6 +15,7 @@ from toolchain.ir.graph import Graph, Node
 from toolchain.ir.types import DType
 from toolchain.lower import lower
 from toolchain.lower.program import NULL
+from toolchain.ops.base import Body
 from toolchain.plan import plan
 from toolchain.quantize import quantize
 
@@ -28,8 +29,6 @@ if TYPE_CHECKING:
 ROUNDS = 4
 """Sets of random inputs: what one of them shows to be overwritten is."""
 MAIN = r"""
-#include <stdio.h>
-
 typedef void (*runner)(unsigned char **x, void *y);
 static const long rounds = {rounds};
 static unsigned char input[{reads}][{room}], alone[{room}], again[{room}], arena[3 * {room}], before[3 * {room}];
@@ -103,7 +102,11 @@ def _prefixed(graph: Graph, prefix: str) -> Graph:
     return Graph(nodes, tensors, named(graph.inputs), named(graph.outputs))
 
 
-def probes(program: Program, *, allowed: bool = False) -> list[tuple[Step, int, list[int]]]:
+Probe = tuple["Step", int, list[int]]
+"""Step, position of a read, distances."""
+
+
+def probes(program: Program, *, allowed: bool = False) -> list[Probe]:
     """(step, position of a read, distances): all at which both meet, or only those that the step allows."""
     found = []
     for step in program.steps:
@@ -116,22 +119,37 @@ def probes(program: Program, *, allowed: bool = False) -> list[tuple[Step, int, 
     return found
 
 
-def survivors(program: Program, folder: Path, rng: np.random.Generator, *, allowed: bool = False) -> list[list[int]]:
+def survivors(
+    program: Program, folder: Path, rng: np.random.Generator, *, allowed: bool = False, body: Body = Body.PORTABLE
+) -> list[list[int]]:
     """For each of `probes` the distances at which the C computes what it computes in memory of its own.
 
-    `allowed`: only those distances are tried, under sanitizers.
+    `allowed`: only those distances are tried, under sanitizers. `body`: the host runs that one, by the plain C that
+    stands for its instructions.
     """
     todo = probes(program, allowed=allowed)
     for name, text in emit(program).items():
-        (folder / name).write_text(text)
+        chosen = text.replace("#define KERNEL_DSP 0", "#define KERNEL_DSP 1") if body is Body.DSP else text
+        (folder / name).write_text(chosen)
     rounds = 1 if allowed else ROUNDS
-    (folder / "probe.c").write_text('#include "m.c"\n' + _main(program, todo, rounds))
+    (folder / "probe.c").write_text('#include <stdio.h>\n#include "m.c"\n' + main_of(program, todo, rounds))
     sanitize = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"] if allowed else []
     command = ["gcc", "-std=c11", "-O1", *sanitize, "-o", folder / "probe", folder / "probe.c", "-lm"]
     subprocess.run(command, check=True)
-    data = b"".join(_inputs(program, step, rng) for _ in range(rounds) for step, _, _ in todo)
-    raw = subprocess.run([folder / "probe"], input=data, check=True, capture_output=True).stdout.split()
-    lines = [raw[i :: len(todo)] for i in range(len(todo))]
+    data = inputs_of(program, todo, rng, rounds)
+    raw = subprocess.run([folder / "probe"], input=data, check=True, capture_output=True).stdout
+    return verdicts(todo, raw, rounds)
+
+
+def inputs_of(program: Program, todo: list[Probe], rng: np.random.Generator, rounds: int) -> bytes:
+    """What `main_of` reads: random inputs for each round and probe."""
+    return b"".join(_inputs(program, step, rng) for _ in range(rounds) for step, _, _ in todo)
+
+
+def verdicts(todo: list[Probe], raw: bytes, rounds: int) -> list[list[int]]:
+    """The distances that survived all rounds, from what `main_of` printed."""
+    words = raw.split()
+    lines = [words[i :: len(todo)] for i in range(len(todo))]
     return [
         [d for place, d in enumerate(distances) if all(line[place] == ord("1") for line in tried[:rounds])]
         for (_, _, distances), tried in zip(todo, lines, strict=True)
@@ -152,7 +170,8 @@ def _inputs(program: Program, step: Step, rng: np.random.Generator) -> bytes:
     return b"".join(parts)
 
 
-def _main(program: Program, todo: list[tuple[Step, int, list[int]]], rounds: int) -> str:
+def main_of(program: Program, todo: list[Probe], rounds: int) -> str:
+    """The C that tries all probes, reading `inputs_of` from stdin; it follows <stdio.h> and the model's C."""
     sizes = [buffer.bytes for buffer in program.buffers.values()]
     runners, calls = {}, []
     for step, position, distances in todo:

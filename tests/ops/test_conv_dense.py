@@ -90,10 +90,11 @@ def int_operands(op, x, weight, bias, *, per_channel=False, rounding=Rounding.TF
     count = len(weight)
     scales = tuple(float(s) for s in np.float32(np.linspace(0.004, 0.03, count) if per_channel else [0.011]))
     wide = tuple(0.05 * s for s in scales)
+    quant = QuantParams(scales, 0, 0 if per_channel else None)
     x_type = TensorType(x.shape, DType.INT8, QuantParams((float(np.float32(0.05)),), zero))
     inputs = (
         Tensor("x", x_type),
-        Tensor("w", TensorType(weight.shape, DType.INT8, QuantParams(scales, 0, 0 if per_channel else None)), weight),
+        Tensor("w", TensorType(weight.shape, DType(weight.dtype.name), quant), weight),
         Tensor("b", TensorType(bias.shape, DType.INT32, QuantParams(wide, 0, 0 if per_channel else None)), bias),
     )
     shape = op.infer(*(t.type for t in inputs))[0].shape
@@ -200,6 +201,20 @@ def test_integer_c(case, per_channel, rounding, rng, tmp_path):
     operands = int_operands(op, x, weight, bias, per_channel=per_channel, rounding=rounding)
     y, text = run_c(operands, op, [x], tmp_path)
     np.testing.assert_array_equal(y, op.reference_int(operands, x, weight, bias)[0])
+    assert_formatted(text)
+
+
+@each_case
+@pytest.mark.parametrize(("per_channel", "zero"), [(False, -17), (True, 0)])
+def test_weights_of_nine_bits(case, per_channel, zero, rng, tmp_path):
+    op, x, weight, bias = int_arrays(case, rng)
+    high, low = weight.astype(np.int16), rng.integers(-127, 128, weight.shape).astype(np.int16)
+    operands = int_operands(op, x, 2 * high + (low & 1), bias, per_channel=per_channel, zero=zero)
+    y, text = run_c(operands, op, [x], tmp_path)
+    np.testing.assert_array_equal(y, op.reference_int(operands, x, weight, bias)[0])
+    wide = op.lower(operands)[0].kernel
+    assert "_wide" in wide.symbol
+    assert wide.helpers[-1] == "dot_wide_s8"
     assert_formatted(text)
 
 

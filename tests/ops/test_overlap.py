@@ -16,7 +16,7 @@ from toolchain.ir.types import DType, TensorType
 from toolchain.ops import conv, overlap, pool
 from toolchain.ops.overlap import FAR, Overlap
 
-MASKING = {"copy_block", "copy_rows", "copy_indexed", "concat", "matmul_f32", "matmul_s8", "concat_mapped", "maxpool"}
+MASKING = {"copy_block", "copy_rows", "copy_indexed", "concat", "matmul_f32", "matmul_int", "concat_mapped", "maxpool"}
 """Kernels that may get away with less: by memcpy, by a statement simpler than their order, by ignoring small values."""
 
 

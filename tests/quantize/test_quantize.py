@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from toolchain.ir.graph import Graph
 
 
+SINGLE_METHODS = [method for method in CalibrationMethod if method is not CalibrationMethod.AUTO]
+
+
 def network() -> Graph:
     net = Net()
     x = net.relu(net.norm(net.conv(net.input(1, 3, 8, 8), 8)))
@@ -56,7 +59,7 @@ def worst(graph: Graph, quantized: Graph, samples: dict[str, Array]) -> float:
 
 
 @pytest.mark.parametrize("per_channel", [False, True])
-@pytest.mark.parametrize("method", list(CalibrationMethod))
+@pytest.mark.parametrize("method", SINGLE_METHODS)
 def test_int8_is_near_float(method: CalibrationMethod, per_channel: bool) -> None:
     graph = network()
     samples = samples_for(graph)
@@ -119,10 +122,10 @@ def test_bad_samples_are_refused() -> None:
 def test_few_samples_and_constant_layers_warn() -> None:
     graph = network()
     zeros = {name: array[:1] * 0 for name, array in samples_for(graph).items()}
-    calls: list[tuple[int, int]] = []
-    _, report = quantize(graph, zeros, Options("net", "int8"), lambda done, total: calls.append((done, total)))
+    calls: list[tuple[str, int, int]] = []
+    _, report = quantize(graph, zeros, Options("net", "int8"), lambda *step: calls.append(step))
     assert len(report.warnings) >= 2
-    assert calls == [(1, 1)]
+    assert ("calibrate", 1, 1) in calls
 
 
 def test_moves_between_float_layers_stay_in_float() -> None:

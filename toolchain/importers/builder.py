@@ -53,6 +53,7 @@ class GraphBuilder:
         self.inputs: list[str] = []
         self.problems: list[str] = []
         self.four_bit: set[str] = set()
+        self.unsigned: set[str] = set()
         self._counts: dict[str, int] = {}
         self._wishes: dict[str, str] = {}
 

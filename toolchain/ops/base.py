@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeVar
 
@@ -112,6 +112,23 @@ def bodies(portable: Plain | None, dsp: Plain | None, **mve: Plain | None) -> Bo
 Field = Plain | Bodies
 
 
+def fields_of_bodies(
+    portable: Mapping[str, Plain], dsp: Mapping[str, Plain], mve: Mapping[str, Plain]
+) -> dict[str, Field]:
+    """One record of the records of the three bodies.
+
+    >>> fields_of_bodies({"a": 1, "b": 2}, {"a": 1, "c": 3}, {"a": 1})["a"]
+    1
+    """
+    names = dict.fromkeys((*portable, *dsp, *mve))
+    return {name: _field(portable.get(name), dsp.get(name), mve.get(name)) for name in names}
+
+
+def _field(portable: Plain | None, dsp: Plain | None, mve: Plain | None) -> Field:
+    same = portable is dsp is mve or (not isinstance(portable, Constant) and portable == dsp == mve)
+    return portable if same and portable is not None else Bodies(portable, dsp, mve)
+
+
 @dataclass(frozen=True, slots=True)
 class Call:
     """One call of a kernel: `symbol(&record, reads..., writes..., scratch)`.
@@ -165,9 +182,11 @@ class Op:
         """Return the kernel calls that compute the outputs, for the dtypes the operands have."""
         raise NotImplementedError
 
-    def has_integer_form(self, inputs: tuple[Tensor, ...], outputs: tuple[Tensor, ...]) -> str | None:
-        """Return None when the operator runs on int8 here, else the reason why not (said in the report)."""
-        del inputs, outputs
+    def has_integer_form(
+        self, inputs: tuple[Tensor, ...], outputs: tuple[Tensor, ...], dtype: DType = DType.INT8
+    ) -> str | None:
+        """Return None when the operator runs on int8 (or int16: `dtype`) here, else why not (said in the report)."""
+        del inputs, outputs, dtype
         return "no integer form" if self.quant_rule is QuantRule.FLOAT else None
 
     def fixed_quant(self, dtype: DType) -> QuantParams:

@@ -61,8 +61,13 @@ KINDS: dict[str, Kind] = {
 """Every kind. mod takes the divisor's sign."""
 
 COMMUTATIVE = frozenset(["add", "mul", "min", "max", "squared_difference", "equal", "not_equal", "and", "or", "xor"])
+COARSE_BITS = 8
+"""Bits behind the point of quantized operands that TensorFlow Lite compares."""
 LEFT_SHIFT = {"add": 20, "sub": 20, "squared_difference": 7}
-"""Bits by which TensorFlow Lite enlarges both operands before they are brought to one scale."""
+"""Bits by which TensorFlow Lite enlarges both int8 operands before they are brought to one scale."""
+LEFT_SHIFT_INT16 = 15
+NO_INT16 = frozenset(["pow", "mod", "squared_difference"])
+"""Kinds without a form on int16."""
 SHORT = {"squared_difference": "sqdiff"}
 """Names in C where the kind's own is too long for a line."""
 _INTEGER_MOD = "(left % right + right) % right"
@@ -102,10 +107,14 @@ def _same_quant(*tensors: Tensor) -> bool:
 @operator("binary")
 @dataclass(frozen=True, slots=True)
 class Binary(Op):
-    """y = kind(a, b), then limited to `clamp`."""
+    """y = kind(a, b), then limited to `clamp`.
+
+    `coarse`: quantized operands are compared as multiples of 1/256, as TensorFlow Lite does, whatever their scales.
+    """
 
     kind: str
     clamp: tuple[float, float] | None = None
+    coarse: bool = False
 
     @property
     def quant_rule(self) -> QuantRule:  # type: ignore[override]
@@ -136,31 +145,38 @@ class Binary(Op):
         """The integers of the kernel, as TensorFlow Lite prepares them."""
         (a_scale, a_zero), (b_scale, b_zero) = (only_quant(tensor) for tensor in operands.inputs)
         if KINDS[self.kind].boolean:
-            return Rescaling(-a_zero, -b_zero, 0, 0, 1)
+            pairs = [fixedpoint.quantize_multiplier(scale) for scale in (a_scale, b_scale)]
+            return Rescaling(-a_zero, -b_zero, 0, 0, 1, *pairs)
         y_scale, y_zero = only_quant(operands.outputs[0])
         low, high = operands.outputs[0].type.dtype.limits
         if self.clamp is not None:
             low, high = (int(v) for v in fixedpoint.quantize(self.clamp, y_scale, y_zero, low, high))
-        reals = self._factors(a_scale, b_scale, y_scale)
+        reals = self._factors(a_scale, b_scale, y_scale, _left_shift(self.kind, operands.inputs[0].type.dtype))
         return Rescaling(-a_zero, -b_zero, y_zero, low, high, *(fixedpoint.quantize_multiplier(r) for r in reals))
 
-    def _factors(self, a: float, b: float, y: float) -> tuple[float, float, float]:
+    def _factors(self, a: float, b: float, y: float, bits: int) -> tuple[float, float, float]:
+        """Products and quotients of scales in float32 where TensorFlow Lite forms them so."""
         if self.kind in ("min", "max"):
             return a / y, b / y, 0.0
         if self.kind in ("mul", "div"):
-            return 0.0, 0.0, a * b / y if self.kind == "mul" else a / (b * y)
+            one, two, out = (np.float32(scale) for scale in (a, b, y))
+            return 0.0, 0.0, float(one * two / out if self.kind == "mul" else one / (two * out))
         twice = 2 * max(a, b)
         if self.kind == "squared_difference":
-            return a / twice, b / twice, twice * twice / ((1 << 14) * y)
-        return a / twice, b / twice, twice / ((1 << 20) * y)
+            return a / twice, b / twice, twice * twice / ((1 << 2 * bits) * y)
+        return a / twice, b / twice, twice / ((1 << bits) * y)
 
     def reference_int(self, operands: Operands, *inputs: Array) -> tuple[Array, ...]:
         """TensorFlow Lite's reference kernels."""
         spec, rounding = self.rescaling(operands), operands.rounding
         a, b = (np.asarray(x, np.int64) + o for x, o in zip(inputs, (spec.a_offset, spec.b_offset), strict=True))
         if KINDS[self.kind].boolean:
+            if self.coarse:
+                a = fixedpoint.requantize(a << COARSE_BITS, *spec.a, rounding).astype(np.int64)
+                b = fixedpoint.requantize(b << COARSE_BITS, *spec.b, rounding).astype(np.int64)
             return (self.reference(a, b)[0],)
-        result = _integer_value(self.kind, spec, a, b, rounding)
+        bits = _left_shift(self.kind, operands.inputs[0].type.dtype)
+        result = _integer_value(self.kind, spec, a, b, rounding, bits)
         if self.kind not in ("min", "max", "div"):
             result = fixedpoint.requantize(result, *spec.y, rounding)
         return (np.clip(result + spec.y_offset, spec.low, spec.high).astype(operands.outputs[0].type.dtype.numpy),)
@@ -174,8 +190,12 @@ class Binary(Op):
             ("expression", self._expression(a.dtype)),
             ("clamped", self.clamp is not None and a.quant is None),
             ("form", self._form() if a.quant else "plain"),
+            ("short", a.dtype.short),
+            ("left_shift", _left_shift(self.kind, a.dtype)),
         )
         name = SHORT.get(self.kind, self.kind) + ("_clamped" if self.clamp is not None and not a.quant else "")
+        if self.coarse and a.quant:
+            name += "_coarse"
         helpers = self._helpers(a)
         return (_pairwise(name, operands, variant, helpers, record, swap),)
 
@@ -184,7 +204,7 @@ class Binary(Op):
 
     def _form(self) -> str:
         if KINDS[self.kind].boolean:
-            return "compare"
+            return "compare_coarse" if self.coarse else "compare"
         return "sum" if self.kind in ("add", "sub") else "extreme" if self.kind in ("min", "max") else self.kind
 
     def _expression(self, dtype: DType) -> str:
@@ -197,19 +217,20 @@ class Binary(Op):
             mod = ("floored_mod",) if self.kind == "mod" and a.dtype is DType.FLOAT32 else ()
             return (*(("clamp_f32",) if self.clamp is not None else ()), *mod)
         if KINDS[self.kind].boolean:
-            return ()
-        if self.kind != "div":
-            return "clamp_s8", "requantize"
-        return ("clamp_s8", "requantize", *RECIPROCAL_HELPERS)
+            return ("requantize",) if self.coarse else ()
+        clamp = f"clamp_{a.dtype.short}"
+        return (clamp, "requantize", *(RECIPROCAL_HELPERS if self.kind == "div" else ()))
 
-    def has_integer_form(self, inputs: tuple[Tensor, ...], outputs: tuple[Tensor, ...]) -> str | None:
-        """Comparisons need equal scales; pow and mod have none."""
+    def has_integer_form(
+        self, inputs: tuple[Tensor, ...], outputs: tuple[Tensor, ...], dtype: DType = DType.INT8
+    ) -> str | None:
+        """Comparisons need equal scales; pow and mod have none, on int16 neither squared differences."""
         del outputs
-        if self.quant_rule is QuantRule.FLOAT:
+        if self.quant_rule is QuantRule.FLOAT or (dtype is DType.INT16 and self.kind in NO_INT16):
             return f"no integer form of {self.kind}"
         if self.kind in ("and", "or", "xor"):
             return "it is a function of booleans"
-        if KINDS[self.kind].boolean and (inputs[0].type.quant is None or not _same_quant(*inputs)):
+        if KINDS[self.kind].boolean and not self.coarse and not (inputs[0].type.quant and _same_quant(*inputs)):
             return "integers compare as the reals do only at equal scales"
         return None
 
@@ -219,13 +240,17 @@ RECIPROCAL_HELPERS = (
 )  # fmt: skip
 
 
-def _integer_value(kind: str, spec: Rescaling, a: Array, b: Array, rounding: Rounding) -> Array:
+def _left_shift(kind: str, dtype: DType) -> int:
+    return LEFT_SHIFT_INT16 if dtype is DType.INT16 else LEFT_SHIFT.get(kind, 0)
+
+
+def _integer_value(kind: str, spec: Rescaling, a: Array, b: Array, rounding: Rounding, bits: int) -> Array:
     """The result before the output's rescaling; of min, max and div after it."""
     if kind == "mul":
         return a * b
     if kind == "div":
         return _integer_quotient(spec, a, b, rounding)
-    bits = LEFT_SHIFT.get(kind, 0)
+    bits = 0 if kind in ("min", "max") else bits
     left = fixedpoint.requantize(a << bits, *spec.a, rounding)
     right = fixedpoint.requantize(b << bits, *spec.b, rounding)
     y: Array = np.asarray(KINDS[kind].function(left, right))
@@ -241,7 +266,7 @@ def _integer_quotient(spec: Rescaling, a: Array, b: Array, rounding: Rounding) -
     shift = spec.y[1] - bits - headroom
     rescaled = fixedpoint.requantize(quotient, spec.y[0], np.maximum(shift, -31), rounding)
     rescaled = np.where(shift < -31, 0, rescaled)
-    return np.where(b == 0, np.sign(a) * 256, rescaled)
+    return np.where(b == 0, np.sign(a) << 16, rescaled)
 
 
 def _rescaled_record(spec: Rescaling, swap: bool) -> dict[str, Field]:
@@ -324,8 +349,10 @@ class PRelu(Op):
             ("expression", "left >= 0.0f ? left : left * right"),
             ("clamped", False),
             ("form", "prelu" if quantized else "plain"),
+            ("short", operands.inputs[0].type.dtype.short),
+            ("left_shift", 0),
         )
-        helpers = ("clamp_s8", "requantize") if quantized else ()
+        helpers = (f"clamp_{operands.inputs[0].type.dtype.short}", "requantize") if quantized else ()
         record = self.rescaling(operands).record() if quantized else {}
         return (_pairwise("prelu", operands, variant, helpers, record),)
 
@@ -372,7 +399,10 @@ class Select(Op):
         kernel = Kernel("binary", "select", symbol, variant, helpers)
         return (Call(kernel, record, reads=(0, 1, 2), overlaps=tuple(overlaps)),)
 
-    def has_integer_form(self, inputs: tuple[Tensor, ...], outputs: tuple[Tensor, ...]) -> str | None:
+    def has_integer_form(
+        self, inputs: tuple[Tensor, ...], outputs: tuple[Tensor, ...], dtype: DType = DType.INT8
+    ) -> str | None:
         """Both sides and the output need one scale, where scales are known."""
+        del dtype
         known = [tensor for tensor in (*inputs[1:], *outputs) if tensor.type.quant is not None]
         return None if not known or _same_quant(*known) else "both sides and the output need one scale"

@@ -11,7 +11,7 @@ from toolchain import fixedpoint
 from toolchain.ir.types import Array, DType, TensorType
 from toolchain.ops.base import Call, Field, Kernel, Op, Operands, QuantRule, only_quant, operator
 from toolchain.ops.overlap import elementwise
-from toolchain.ops.unary import table_call, values_by_index
+from toolchain.ops.unary import Rescaling, table_call, values_by_index
 
 if TYPE_CHECKING:
     from toolchain.ir.graph import Tensor
@@ -38,13 +38,15 @@ class Quantize(Op):
         out, (scale, zero_point) = operands.outputs[0].type.dtype, only_quant(operands.outputs[0])
         if operands.inputs[0].type.quant is None:
             return (fixedpoint.quantize(inputs[0], scale, zero_point, *out.limits).astype(out.numpy),)
-        return (_rescaled(np.asarray(inputs[0], np.int64), operands),)
+        return (_rescaling(operands).apply(inputs[0], operands),)
 
     def lower(self, operands: Operands) -> tuple[Call, ...]:
-        """One division and rounding per element; from integers a table."""
+        """One division and rounding per element; from integers a table, or where 16 bits are concerned a rescaling."""
         x, y = operands.inputs[0].type, operands.outputs[0].type
+        if x.quant is not None and max(x.dtype.bytes, y.dtype.bytes) > 1:
+            return (_rescaling(operands).call(operands),)
         if x.quant is not None:
-            return (table_call(_rescaled(values_by_index(x.dtype), operands), operands),)
+            return (table_call(_rescaling(operands).apply(values_by_index(x.dtype), operands), operands),)
         scale, zero_point = only_quant(operands.outputs[0])
         low, high = y.dtype.limits
         kernel = Kernel("convert", "quantize", f"quantize_{y.dtype.short}", (("type", y.dtype.c),), ("quantize_f32",))
@@ -53,13 +55,11 @@ class Quantize(Op):
         return (Call(kernel, {**record, "low": low, "high": high}, overlaps=(overlap,)),)
 
 
-def _rescaled(q: Array, operands: Operands) -> Array:
-    (scale, zero_point), (out_scale, out_zero) = only_quant(operands.inputs[0]), only_quant(operands.outputs[0])
-    out = operands.outputs[0].type.dtype
+def _rescaling(operands: Operands) -> Rescaling:
+    """The ratio of scales in float64, as TensorFlow Lite has it here."""
+    (scale, _), (out_scale, _) = only_quant(operands.inputs[0]), only_quant(operands.outputs[0])
     ratio = fixedpoint.quantize_multiplier(scale / out_scale)
-    return np.clip(fixedpoint.requantize(q - zero_point, *ratio, operands.rounding) + out_zero, *out.limits).astype(
-        out.numpy
-    )
+    return Rescaling(ratio, ratio, 1, 1, *operands.outputs[0].type.dtype.limits)
 
 
 @operator("convert")
@@ -115,6 +115,11 @@ class Cast(Op):
             x = np.where(inside, whole, np.where(wide >= float(high), high, low))
         return (x.astype(self.to.numpy),)
 
+    def reference_int(self, operands: Operands, *inputs: Array) -> tuple[Array, ...]:
+        """The integers as numbers, whatever they stand for."""
+        del operands
+        return self.reference(*inputs)
+
     def lower(self, operands: Operands) -> tuple[Call, ...]:
         """A C conversion, guarded where C leaves it undefined."""
         x, y = operands.inputs[0].type.dtype, self.to
@@ -133,7 +138,9 @@ class Cast(Op):
         record: dict[str, Field] = {"elements": operands.inputs[0].type.elements}
         return (Call(kernel, record, overlaps=(elementwise(x, y, operands.inputs[0].type.elements),)),)
 
-    def has_integer_form(self, inputs: tuple[Tensor, ...], outputs: tuple[Tensor, ...]) -> str | None:
+    def has_integer_form(
+        self, inputs: tuple[Tensor, ...], outputs: tuple[Tensor, ...], dtype: DType = DType.INT8
+    ) -> str | None:
         """Casts work on the real numbers."""
-        del inputs, outputs
+        del inputs, outputs, dtype
         return "a cast works on the real numbers"

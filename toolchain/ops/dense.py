@@ -4,27 +4,42 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from toolchain.errors import InputError
-from toolchain.fixedpoint import requantize
+from toolchain.fixedpoint import reduced_multiplier, requantize, requantize_wide
 from toolchain.ir.graph import Tensor
 from toolchain.ir.types import Array, DType, TensorType
-from toolchain.ops.base import Call, Constant, Field, Kernel, Op, Operands, float32, only_quant, operator
+from toolchain.ops import helium, pairs
+from toolchain.ops.base import (
+    Call,
+    Constant,
+    Field,
+    Kernel,
+    Op,
+    Operands,
+    Plain,
+    fields_of_bodies,
+    float32,
+    only_quant,
+    operator,
+)
 from toolchain.ops.linear import (
+    LARGEST_SHIFT,
     Clamp,
     LinearSpec,
     clamped,
     constant,
     constant_reason,
-    int8_spec,
+    dot_helper,
+    integer_spec,
     linear_call_parts,
     linear_kernel,
     product_multiplier,
 )
-from toolchain.ops.overlap import Overlap, in_steps, scaled
-from toolchain.ops.pairs import pairs_fields, pairs_reason, settled
+from toolchain.ops.overlap import Overlap, by_channel, in_steps, scaled
 from toolchain.ops.patches import patch_call
 
 WIDEST_PRODUCT = 255 * 255
@@ -39,21 +54,57 @@ def dense_call(operands: Operands, clamp: Clamp | None, spec: LinearSpec | None)
     inputs = weight.size // outputs
     x, y = operands.inputs[0].type, operands.outputs[0].type
     rows = x.elements // inputs
+    if spec is not None and spec.wide:
+        return _wide_call(operands, clamp, spec, rows)
     if rows > 1:
         return patch_call(operands, clamp, spec, _row_of_pixels(rows, inputs, outputs), np.arange(rows))
     variant, fields = linear_call_parts(operands, clamp, weight, spec, padded=False)
-    at_once = 1 if spec is None else AT_ONCE
+    geometry: dict[str, Plain] = {"inputs": inputs, "outputs": outputs}
+    int8 = spec is not None and spec.dtype is DType.INT8
+    at_once = AT_ONCE if int8 else 1
     ends = np.minimum(np.arange(at_once, outputs + at_once, at_once), outputs) * y.dtype.bytes
-    overlaps = (in_steps(np.zeros_like(ends), ends),)
-    record: dict[str, Field] = {"inputs": inputs, "outputs": outputs}
-    if spec is None:
-        return Call(linear_kernel("dense", "dense", variant, "dot_f32"), record | fields, overlaps=overlaps)
-    still = settled(spec)
-    if outputs < AT_ONCE or pairs_reason(still):
-        kernel = linear_kernel("dense", "dense", variant | {"plain": True}, "products4_s8")
-        return Call(kernel, record | fields, overlaps=overlaps)
-    kernel = linear_kernel("dense", "dense", variant, "products4_s8", dsp=("pairs_s8", "octet_s8"))
-    return Call(kernel, record | pairs_fields(still, fields, AT_ONCE), overlaps=overlaps)
+    overlap = in_steps(np.zeros_like(ends), ends)
+    if spec is not None and int8:
+        return _int8_call(spec, variant, geometry, fields, overlap)
+    kernel = linear_kernel("dense", "dense", variant | {"dsp": False, "mve": False}, f"dot_{variant['short']}")
+    return Call(kernel, {**geometry, **fields}, overlaps=(overlap,))
+
+
+def _int8_call(
+    spec: LinearSpec, variant: dict[str, Any], geometry: dict[str, Plain], fields: dict[str, Plain], overlap: Overlap
+) -> Call:
+    """One row with the bodies that the numbers allow."""
+    rows = spec.weight.reshape(len(spec.weight), -1)
+    inputs = rows.shape[1]
+    dsp = mve = portable = geometry | fields
+    still = pairs.settled(spec, AT_ONCE)
+    if still is not None:
+        mve = dsp = pairs.record(still, geometry, AT_ONCE)
+    scratch = None
+    if helium.requantizes(spec):
+        mve = helium.record(spec, rows, portable)
+        scratch = helium.step_bytes(inputs) if inputs % helium.INPUTS else 0
+    kernel = linear_kernel(
+        "dense",
+        "dense",
+        variant | {"dsp": still is not None, "mve": helium.requantizes(spec)},
+        "products4_s8",
+        dsp=() if still is None else pairs.DENSE_HELPERS,
+        mve=helium.DENSE_HELPERS if helium.requantizes(spec) else (),
+    )
+    return Call(kernel, fields_of_bodies(portable, dsp, mve), scratch=scratch, overlaps=(overlap,))
+
+
+def _wide_call(operands: Operands, clamp: Clamp | None, spec: LinearSpec, rows: int) -> Call:
+    """Weights of more than 8 bits: the general convolution, of 1 x 1."""
+    x, y = operands.inputs[0].type, operands.outputs[0].type
+    outputs = len(spec.weight)
+    inputs = spec.weight.size // outputs
+    variant, fields = linear_call_parts(operands, clamp, spec.weight, spec, padded=False)
+    group: dict[str, Field] = {"group_inputs": inputs, "group_outputs": outputs, "dilation_x": 1}
+    kernel = linear_kernel("conv", "conv_grouped", variant, dot_helper(variant))
+    record: dict[str, Field] = {**_row_of_pixels(rows, inputs, outputs), **group, **fields}
+    return Call(kernel, record, overlaps=(by_channel(np.arange(rows), x, y),))
 
 
 def _row_of_pixels(rows: int, inputs: int, outputs: int) -> dict[str, Field]:
@@ -92,13 +143,15 @@ class Dense(Op):
         return (spec.output(spec.centred(inputs[0]) @ spec.weight.astype(spec.exact).T),)
 
     def _spec(self, operands: Operands) -> LinearSpec | None:
-        return int8_spec(operands, self.clamp, single_product=True)
+        return integer_spec(operands, self.clamp, single_product=True)
 
     def lower(self, operands: Operands) -> tuple[Call, ...]:
         return (dense_call(operands, self.clamp, self._spec(operands)),)
 
-    def has_integer_form(self, inputs: tuple[Tensor, ...], outputs: tuple[Tensor, ...]) -> str | None:
-        del outputs
+    def has_integer_form(
+        self, inputs: tuple[Tensor, ...], outputs: tuple[Tensor, ...], dtype: DType = DType.INT8
+    ) -> str | None:
+        del outputs, dtype
         return constant_reason(inputs)
 
     def macs(self, inputs: tuple[TensorType, ...], outputs: tuple[TensorType, ...]) -> int:
@@ -128,26 +181,42 @@ class MatMul(Op):
             for array, tensor in zip(inputs, operands.inputs, strict=True)
         )
         y = operands.outputs[0]
-        multiplier, shift = product_multiplier(operands.inputs[0], operands.inputs[1], y)
-        scaled = requantize((a @ b).astype(np.int64), multiplier, shift, operands.rounding)
-        return (np.clip(scaled + only_quant(y)[1], *y.type.dtype.limits).astype(np.int8),)
+        scaling = product_multiplier(operands.inputs[0], operands.inputs[1], y)
+        sums = (a @ b).astype(np.int64)
+        wide = operands.inputs[0].type.dtype is DType.INT16
+        scaled = requantize_wide(sums, *scaling) if wide else requantize(sums, *scaling, operands.rounding)
+        return (np.clip(scaled + only_quant(y)[1], *y.type.dtype.limits).astype(y.type.dtype.numpy),)
 
     def lower(self, operands: Operands) -> tuple[Call, ...]:
         a, b = (tensor.type.shape for tensor in operands.inputs)
         record, overlaps = _matrices(a, b), _product_overlaps(a, b, operands.outputs[0].type)
         if operands.inputs[0].type.dtype is DType.FLOAT32:
             return (Call(Kernel("dense", "matmul_f32", "matmul_f32"), record, reads=(0, 1), overlaps=overlaps),)
-        multiplier, shift = product_multiplier(operands.inputs[0], operands.inputs[1], operands.outputs[0])
         zeros = [only_quant(tensor)[1] for tensor in (*operands.inputs, *operands.outputs)]
-        if operands.inputs[0].type.shape[-1] * WIDEST_PRODUCT >= 1 << 31:
-            raise InputError(f"{operands.outputs[0].name}: sums of so many products may not fit 32 bits")
-        record |= {"multiplier": multiplier, "shift": shift}
-        record |= dict(zip(("zero_a", "zero_b", "zero_y"), zeros, strict=True))
-        kernel = Kernel("dense", "matmul_s8", "matmul_s8", (), ("requantize", "clamp_s8"))
-        return (Call(kernel, record, reads=(0, 1), overlaps=overlaps),)
+        record |= self._scaling(operands) | dict(zip(("zero_a", "zero_b", "zero_y"), zeros, strict=True))
+        return (Call(_product_kernel(*operands.inputs), record, reads=(0, 1), overlaps=overlaps),)
+
+    def _scaling(self, operands: Operands) -> dict[str, Field]:
+        """The fields that rescale a sum of products; int16 is summed and rescaled in 64 bits (TensorFlow Lite)."""
+        multiplier, shift = product_multiplier(operands.inputs[0], operands.inputs[1], operands.outputs[0])
+        wide = operands.inputs[0].type.dtype is DType.INT16
+        widest, bits = (WIDEST_PRODUCT << 16, 47) if wide else (WIDEST_PRODUCT, 31)
+        if operands.inputs[0].type.shape[-1] * widest >= 1 << bits or (wide and shift > LARGEST_SHIFT):
+            raise InputError(f"{operands.outputs[0].name}: sums of so many products may not fit {bits + 1} bits")
+        if wide:
+            multiplier, shift = (int(value) for value in reduced_multiplier(multiplier, shift))
+        return {"multiplier": multiplier, "shift": shift}
 
     def macs(self, inputs: tuple[TensorType, ...], outputs: tuple[TensorType, ...]) -> int:
         return outputs[0].elements * inputs[0].shape[-1]
+
+
+def _product_kernel(a: Tensor, b: Tensor) -> Kernel:
+    wide = a.type.dtype is DType.INT16
+    variant = (("type", a.type.dtype.c), ("factor", b.type.dtype.c), ("wide", wide), ("short", a.type.dtype.short))
+    suffix = a.type.dtype.short if a.type.dtype is b.type.dtype else f"{a.type.dtype.short}_{b.type.dtype.short}"
+    helpers = ("requantize_wide" if wide else "requantize", f"clamp_{a.type.dtype.short}")
+    return Kernel("dense", "matmul_int", f"matmul_{suffix}", variant, helpers)
 
 
 def _matrices(a: tuple[int, ...], b: tuple[int, ...]) -> dict[str, Field]:

@@ -6,9 +6,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from toolchain.fixedpoint import quantize_multiplier, rounding_divide_by_pot, saturating_rounding_doubling_high_mul
+from toolchain.fixedpoint import (
+    quantize_multiplier,
+    requantize,
+    rounding_divide_by_pot,
+    saturating_rounding_doubling_high_mul,
+)
 
 if TYPE_CHECKING:
+    from toolchain.config import Rounding
     from toolchain.ir.types import Array
 
 _EXP_STEPS = (1672461947, 1302514674, 790015084, 290630308, 39332535, 720401, 242)
@@ -86,6 +92,32 @@ def log_q12_to_q5(value: Any) -> Array:
     denominator = _mul(p, 1057819769 + q + _mul(127690142, square)) + _mul(638450708, q)
     scaled = rounding_divide_by_pot(numerator, 6)
     return saturating_shift(_mul(power, 1488522236) + _mul(scaled, one_over_one_plus(denominator)), 1)
+
+
+def inverse_root(q: Array, scale: float, out_scale: float, rounding: Rounding) -> Array:
+    """Steps of 1 / sqrt(x) for q = x / scale (TensorFlow Lite's Rsqrt on int8); the largest at 0, NaN below it."""
+    bits = 20
+    root = np.float32(np.sqrt(np.float32(scale))) * np.float32(out_scale)
+    multiplier, shift = quantize_multiplier(1.0 / float(root))
+    mantissa, exponent = _inverse_root(np.maximum(q, 1))
+    fine = requantize(np.ones_like(q), mantissa, exponent + bits, rounding)
+    steps = requantize(fine, multiplier, shift - bits, rounding).astype(np.float64)
+    return np.where(q > 0, steps, np.where(q == 0, 2.0**30, np.nan))
+
+
+def _inverse_root(value: Array) -> tuple[Array, Array]:
+    """(mantissa in Q0.31, exponent) of 1 / sqrt(value), value < 2^29 (GetInvSqrtQuantizedMultiplierExp)."""
+    pairs = (leading_zeros(value) - 1) // 2 - 1
+    whole = (value << (2 * pairs)) >> 1
+    half = rounding_divide_by_pot(whole, 1)
+    x: Array = np.full_like(value, 1 << 28)
+    for _ in range(5):
+        cube = saturating_shift(_mul(_mul(x, x), x), 6)
+        x = saturating_shift(_mul(np.full_like(x, 3 << 27), x) - _mul(half, cube), 3)
+    mantissa, exponent = _mul(x, 1518500250), pairs - 11
+    mantissa = np.where(exponent > 0, mantissa << np.maximum(exponent, 0), mantissa)
+    one = value <= 1
+    return np.where(one, (1 << 31) - 1, mantissa), np.where(one, 0, np.minimum(exponent, 0))
 
 
 def hard_swish(q: Array, scale: float, out_scale: float) -> Array | None:

@@ -10,14 +10,26 @@ from numpy.typing import NDArray
 
 from toolchain.config import Rounding
 from toolchain.errors import InputError
-from toolchain.fixedpoint import quantize, quantize_multiplier, quantize_multipliers, requantize
+from toolchain.fixedpoint import (
+    quantize,
+    quantize_multiplier,
+    quantize_multipliers,
+    reduced_multiplier,
+    requantize,
+    requantize_once,
+    requantize_wide,
+    saturate32,
+)
 from toolchain.ir.graph import Tensor
 from toolchain.ir.types import Array, DType
-from toolchain.ops.base import Constant, Field, Kernel, Operands, only_quant
+from toolchain.ops.base import Constant, Kernel, Operands, Plain, only_quant
 
 Clamp = tuple[float, float]
-WIDEST = 256
-"""Largest magnitude of an int8 input minus its zero point, or of the two added apart, rounded up."""
+WIDEST = {DType.INT8: 256, DType.INT16: 1 << 15}
+"""Largest magnitude of an int8 input minus its zero point, or of the two added apart, rounded up; of an int16 input."""
+ACCUMULATOR_BITS = {DType.INT8: 31, DType.INT16: 47}
+"""Magnitudes of sums that fit the accumulator: int32 beside int8, beside int16 what an int64 product leaves."""
+LARGEST_SHIFT = 14
 EXACT_IN_FLOAT32 = 1 << 24
 """Sums of integers below this bound are exact in float32, in any order; in float64 all int32 are."""
 
@@ -26,8 +38,12 @@ EXACT_IN_FLOAT32 = 1 << 24
 class LinearSpec:
     """The integers of one layer: y = clamp(requantize(weight (x - zero_x) + bias) + zero_y).
 
-    `weight` int8 with outputs first; `bias` int32, one per output; `multiplier` and `shift` int32, one element or
-    one per output.
+    `weight` with outputs first: int8, or int16 where 8 bits less a zero point of the source model need 9; `bias` one
+    per output; `multiplier` and `shift` int32, one element or one per output. x and y are `dtype`: int8 with an int32
+    bias and accumulator, or int16 without zero points and with the forms TensorFlow Lite has for it.
+    `rescale` names what makes outputs of sums: "requantize" (int8); beside int16 with an int64 bias
+    "requantize_wide" or "requantize_once"; with an int32 bias "requantize_narrow", which first saturates to int32
+    (TensorFlow Lite leaves open what happens where the sum does not fit).
     """
 
     weight: Array
@@ -39,6 +55,8 @@ class LinearSpec:
     low: int
     high: int
     rounding: Rounding
+    dtype: DType
+    rescale: str
 
     @property
     def per_channel(self) -> bool:
@@ -46,9 +64,14 @@ class LinearSpec:
         return self.multiplier.size > 1
 
     @property
+    def wide(self) -> bool:
+        """Whether the weights are int16."""
+        return self.weight.dtype == np.int16
+
+    @property
     def exact(self) -> np.dtype[Any]:
         """The narrowest floating-point type in which the accumulator is exact: numpy multiplies those fast."""
-        narrow = _magnitude(self.weight, self.bias) < EXACT_IN_FLOAT32
+        narrow = _magnitude(self.weight, self.bias, self.dtype) < EXACT_IN_FLOAT32
         return np.dtype(np.float32 if narrow else np.float64)
 
     def centred(self, x: Array) -> Array:
@@ -56,24 +79,42 @@ class LinearSpec:
         return np.subtract(x, self.zero_x, dtype=self.exact)
 
     def output(self, products: Array) -> Array:
-        """Return int8 outputs from sums of products (..., outputs)."""
+        """Return the outputs from sums of products (..., outputs)."""
         total = products.astype(np.int64) + self.bias
-        scaled = requantize(total, self.multiplier, self.shift, self.rounding)
-        return np.clip(scaled + self.zero_y, self.low, self.high).astype(np.int8)
+        if self.rescale == "requantize_wide":
+            scaled = requantize_wide(total, self.multiplier, self.shift)
+        elif self.rescale == "requantize_once":
+            scaled = requantize_once(total, self.multiplier, self.shift)
+        else:
+            scaled = requantize(saturate32(total), self.multiplier, self.shift, self.rounding)
+        return np.asarray(np.clip(scaled + self.zero_y, self.low, self.high).astype(self.dtype.numpy))
 
     def folded_bias(self, zero: int | None = None) -> Array:
         """The bias of the layer that takes x as it is: bias - zero * (sum of the output's weights); zero_x if None."""
         sums = self.weight.reshape(len(self.weight), -1).sum(axis=1, dtype=np.int64)
-        return np.asarray(self.bias - (self.zero_x if zero is None else zero) * sums, np.int32)
+        return np.asarray(self.bias - (self.zero_x if zero is None else zero) * sums, self.bias.dtype)
 
-    def record(self, weight: Array, *, offset: bool) -> dict[str, Field]:
+    @property
+    def scaling(self) -> tuple[Array, Array]:
+        """(multiplier, shift) as the kernel's rescaling takes them."""
+        if self.rescale == "requantize_once":
+            return self.multiplier, np.asarray(31 - self.shift, np.int32)
+        if self.rescale != "requantize_wide":
+            return self.multiplier, self.shift
+        multiplier, shift = reduced_multiplier(self.multiplier, self.shift)
+        return multiplier.astype(np.int32), shift.astype(np.int32)
+
+    def record(self, weight: Array, *, offset: bool) -> dict[str, Plain]:
         """The kernel's fields; `weight` in the kernel's order, `offset` as in the kernel's variant."""
         bias = self.bias if offset else self.folded_bias()
-        scaling: dict[str, Field] = {"multiplier": int(self.multiplier[0]), "shift": int(self.shift[0])}
+        multiplier, shift = self.scaling
+        scaling: dict[str, Plain] = {"multiplier": int(multiplier[0]), "shift": int(shift[0])}
         if self.per_channel:
-            scaling = {"multiplier": Constant(self.multiplier), "shift": Constant(self.shift)}
-        zero: dict[str, Field] = {"zero_x": self.zero_x} if offset else {}
-        limits: dict[str, Field] = {"zero_y": self.zero_y, "low": self.low, "high": self.high}
+            scaling = {"multiplier": Constant(multiplier), "shift": Constant(shift)}
+        zero: dict[str, Plain] = {"zero_x": self.zero_x} if offset else {}
+        if self.dtype is DType.INT8:
+            zero["zero_y"] = self.zero_y
+        limits: dict[str, Plain] = {"low": self.low, "high": self.high}
         return {"weight": Constant(weight), "bias": Constant(bias), **scaling, **zero, **limits}
 
 
@@ -102,24 +143,41 @@ def linear_spec(operands: Operands, clamp: Clamp | None, *, single_product: bool
     """Return the integers of (x, weight, bias) -> y. Raises InputError where the accumulator may overflow.
 
     `single_product`: input scale times weight scale in float32, as TensorFlow Lite does for fully connected layers
-    with one weight scale (GetQuantizedConvolutionMultipler); elsewhere in float64.
+    with one weight scale (GetQuantizedConvolutionMultipler); elsewhere in float64. These layers are also the ones
+    whose int16 sums its desktop kernels rescale with all bits of the multiplier: policy `single` does so.
     """
     x, weight, bias = operands.inputs[:3]
     y = operands.outputs[0]
-    weights, biases = constant(weight), constant(bias).astype(np.int32)
+    dtype = x.type.dtype
+    weights, biases = constant(weight), constant(bias)
+    biases = biases.astype(np.int64 if biases.dtype == np.int64 and dtype is DType.INT16 else np.int32)
     multiplier, shift = quantize_multipliers(_ratios(x, weight, y, single_product=single_product))
     low, high = integer_limits(clamp, y)
-    if _magnitude(weights, biases) >= 1 << 31:
-        raise InputError(f"{weight.name}: sums of its products may not fit 32 bits; export this model as float32")
-    return LinearSpec(
-        weights, biases, multiplier, shift, only_quant(x)[1], only_quant(y)[1], low, high, operands.rounding
-    )
+    zeros = only_quant(x)[1], only_quant(y)[1]
+    _check(x, y, zeros)
+    if _magnitude(weights, biases, dtype) >= 1 << ACCUMULATOR_BITS[dtype]:
+        bits = 1 + ACCUMULATOR_BITS[dtype]
+        raise InputError(f"{weight.name}: sums of its products may not fit {bits} bits; export this model as float32")
+    if biases.dtype == np.int64 and shift.max(initial=0) > LARGEST_SHIFT:
+        raise InputError(f"{y.name}: an output scale far below input scale times weight scale, expected a larger one")
+    rescale = "requantize" if dtype is DType.INT8 else "requantize_narrow"
+    if biases.dtype == np.int64:
+        whole = single_product and operands.rounding is Rounding.SINGLE
+        rescale = "requantize_once" if whole else "requantize_wide"
+    return LinearSpec(weights, biases, multiplier, shift, *zeros, low, high, operands.rounding, dtype, rescale)
 
 
-def _magnitude(weight: Array, bias: Array) -> int:
+def _check(x: Tensor, y: Tensor, zeros: tuple[int, int]) -> None:
+    if x.type.dtype is not y.type.dtype:
+        raise ValueError(f"{y.name}: {y.type.dtype.value} from {x.type.dtype.value}, expected one type")
+    if x.type.dtype is DType.INT16 and zeros != (0, 0):
+        raise ValueError(f"{x.name}: int16 activations with zero points {zeros}, expected 0")
+
+
+def _magnitude(weight: Array, bias: Array, dtype: DType) -> int:
     """What no accumulator exceeds, whatever the inputs."""
     sums = np.abs(weight.reshape(len(weight), -1).astype(np.int64)).sum(axis=1)
-    return int((sums * WIDEST + np.abs(bias.astype(np.int64))).max(initial=0))
+    return int((sums * WIDEST[dtype] + np.abs(bias.astype(np.int64))).max(initial=0))
 
 
 def _ratios(x: Tensor, weight: Tensor, y: Tensor, *, single_product: bool) -> NDArray[np.float64]:
@@ -151,52 +209,82 @@ def constant_reason(inputs: tuple[Tensor, ...]) -> str | None:
     return f"{', '.join(computed)} computed by the model, not constant" if computed else None
 
 
-def linear_kernel(family: str, macro: str, variant: dict[str, bool], *inner: str, dsp: tuple[str, ...] = ()) -> Kernel:
-    """The kernel of a macro for float (with or without limits) or int8, calling `inner` helpers.
+def linear_kernel(
+    family: str,
+    macro: str,
+    variant: dict[str, Any],
+    *inner: str,
+    dsp: tuple[str, ...] = (),
+    mve: tuple[str, ...] = (),
+) -> Kernel:
+    """The kernel of a macro for float (with or without limits), int8 or int16, calling `inner` helpers.
 
-    The symbol names the variant. `dsp`: the helpers of its DSP body, which calls none of `inner`.
+    `dsp` and `mve`: the helpers of its bodies for such cores, which call none of `inner`. The symbol names the
+    variant: `plain` and `left` where numbers (as of outputs that are scaled up) rule out the body for DSP, for MVE.
     """
-    floating = variant["float"]
-    flags = "".join(f"_{word}" for flag, word in _WORDS.items() if variant[flag])
-    facts = {"type": "float" if floating else "int8_t", **variant}
-    symbol = f"{macro}{flags}_{'f32' if floating else 's8'}"
-    if dsp:
-        return Kernel(family, macro, symbol, tuple(facts.items()), ("clamp_s8",), ("requantize", *inner), dsp)
-    outer = (("clamp_f32",) if variant["clamped"] else ()) if floating else ("requantize", "clamp_s8")
-    return Kernel(family, macro, symbol, tuple(facts.items()), outer + inner)
-
-
-def dot_helper(variant: dict[str, bool]) -> str:
-    """The helper that sums the products of one run of inputs and weights."""
+    short = variant["short"]
+    words = [word for flag, word in _WORDS.items() if variant[flag] and not (variant["wide"] and flag == "offset")]
+    if short == "s8":
+        words += [word for flag, word in (("dsp", "plain"), ("mve", "left")) if variant.get(flag) is False]
+    flags = "".join(f"_{word}" for word in words)
     if variant["float"]:
-        return "dot_f32"
-    return "dot_offset_s8" if variant["offset"] else "dot_s8"
+        outer: tuple[str, ...] = ("clamp_f32",) if variant["clamped"] else ()
+    else:
+        narrow = ("requantize",) if variant["narrow"] else ()
+        outer = (*narrow, variant["rescale"], f"clamp_{short}")
+    symbol, facts = f"{macro}{flags}_{short}", tuple(variant.items())
+    if not dsp and not mve:
+        return Kernel(family, macro, symbol, facts, outer + inner)
+    return Kernel(family, macro, symbol, facts, mve, outer + inner, dsp or outer + inner, () if mve else None)
 
 
-_WORDS = {"clamped": "clamped", "plain": "plain", "offset": "offset", "per_channel": "channels"}
+def dot_helper(variant: dict[str, Any]) -> str:
+    """The helper that sums the products of one run of inputs and weights."""
+    if variant["wide"]:
+        return "dot_wide_s8"
+    return "dot_offset_s8" if variant["offset"] else f"dot_{variant['short']}"
+
+
+_WORDS = {
+    "clamped": "clamped",
+    "wide": "wide",
+    "offset": "offset",
+    "per_channel": "channels",
+    "narrow": "b32",
+    "once": "once",
+}
 
 
 def linear_call_parts(
     operands: Operands, clamp: Clamp | None, weight: Array, spec: LinearSpec | None, *, padded: bool
-) -> tuple[dict[str, bool], dict[str, Field]]:
+) -> tuple[dict[str, Any], dict[str, Plain]]:
     """(variant, record fields) of a layer: float when there is no `spec`. `padded`: whether taps may be left out."""
     if spec is None:
-        limits: dict[str, Field] = {}
+        limits: dict[str, Plain] = {}
         if clamp is not None:
             limits = dict(zip(("low", "high"), float_limits(clamp), strict=True))
-        variant = {"float": True, "clamped": clamp is not None, "offset": False, "per_channel": False, "plain": False}
-        bias = constant(operands.inputs[2])
-        return variant, {"weight": Constant(weight), "bias": Constant(bias), **limits}
-    offset = padded and spec.zero_x != 0
-    variant = {"float": False, "clamped": False, "offset": offset, "per_channel": spec.per_channel, "plain": False}
-    return variant, spec.record(weight, offset=offset)
+        flags = {"float": True, "clamped": clamp is not None, **dict.fromkeys(("wide", "offset", "per_channel"), False)}
+        types = {"type": "float", "weight": "float", "bias": "float", "sum": "float", "short": "f32"}
+        record: dict[str, Plain] = {"weight": Constant(weight), "bias": Constant(constant(operands.inputs[2]))}
+        return {**types, "rescale": "", **flags, "narrow": False, "once": False}, record | limits
+    offset = spec.wide or (padded and spec.zero_x != 0)
+    return _integer_variant(spec, offset=offset), spec.record(weight, offset=offset)
 
 
-def int8_spec(operands: Operands, clamp: Clamp | None, *, single_product: bool = False) -> LinearSpec | None:
-    """`linear_spec` of an int8 layer, None for a float one. Raises ValueError for other element types."""
+def _integer_variant(spec: LinearSpec, *, offset: bool) -> dict[str, Any]:
+    """int16 inputs are summed in 64 bits, whatever the bias."""
+    long = spec.dtype is DType.INT16
+    types = {"type": spec.dtype.c, "weight": "int16_t" if spec.wide else "int8_t", "bias": f"{spec.bias.dtype.name}_t"}
+    types |= {"sum": "int64_t" if long else "int32_t", "short": spec.dtype.short, "rescale": spec.rescale}
+    flags = {"float": False, "clamped": False, "wide": spec.wide, "offset": offset, "per_channel": spec.per_channel}
+    return {**types, **flags, "narrow": spec.rescale.endswith("narrow"), "once": spec.rescale.endswith("once")}
+
+
+def integer_spec(operands: Operands, clamp: Clamp | None, *, single_product: bool = False) -> LinearSpec | None:
+    """`linear_spec` of an int8 or int16 layer, None for a float one. Raises ValueError for other element types."""
     dtype = operands.inputs[0].type.dtype
     if dtype is DType.FLOAT32:
         return None
-    if dtype is not DType.INT8:
-        raise ValueError(f"{operands.inputs[0].name}: {dtype.value} activations are not implemented, only int8")
+    if dtype not in WIDEST:
+        raise ValueError(f"{operands.inputs[0].name}: {dtype.value} activations are not implemented, only int8, int16")
     return linear_spec(operands, clamp, single_product=single_product)

@@ -19,11 +19,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from toolchain.config import Rounding
-from toolchain.ops.base import Bodies, Constant, Plain, bodies
+from toolchain.ir.types import DType
+from toolchain.ops.base import Constant, Plain
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from toolchain.ir.types import Array
-    from toolchain.ops.base import Field
     from toolchain.ops.linear import LinearSpec
 
 LARGEST_SUM = 1 << 23
@@ -34,9 +36,19 @@ QUAD = 4
 """Inputs whose weights lie together."""
 PAIR = 2
 """Outputs in one lane."""
+CONV_HELPERS = ("clamp_s8", "pairs_s8", "pixels_s8")
+DENSE_HELPERS = ("clamp_s8", "pairs_s8", "octet_s8")
 
 
-def settled(spec: LinearSpec) -> LinearSpec:
+def settled(spec: LinearSpec, outputs: int = PAIR) -> LinearSpec | None:
+    """The layer as the DSP bodies take it, None where they don't; `outputs`: how many they compute at a time."""
+    if spec.dtype is not DType.INT8 or spec.wide or len(spec.weight) < outputs:
+        return None
+    still = _stilled(spec)
+    return still if unfit(still) is None else None
+
+
+def _stilled(spec: LinearSpec) -> LinearSpec:
     """The same layer with a multiplier per output, where outputs that no input changes have weights of zero.
 
     Their numbers, often extreme ones (training has given the channel up), become 4 (y - z) / 4.
@@ -55,8 +67,8 @@ def settled(spec: LinearSpec) -> LinearSpec:
     )
 
 
-def pairs_reason(spec: LinearSpec) -> str | None:
-    """Why the numbers of a `settled` layer do not fit the DSP bodies, None where they do."""
+def unfit(spec: LinearSpec) -> str | None:
+    """Why the numbers of a layer do not fit the DSP bodies, None where they do."""
     if (-spec.shift < SHIFTS[0]).any() or (-spec.shift > SHIFTS[1]).any():
         return "a scale outside of 2^-16 .. 1/2"
     weights = np.abs(spec.weight.reshape(len(spec.weight), -1).astype(np.int64)).sum(axis=1)
@@ -65,19 +77,12 @@ def pairs_reason(spec: LinearSpec) -> str | None:
     return "a weight of -128" if (spec.weight == np.iinfo(np.int8).min).any() else None
 
 
-def pairs_fields(spec: LinearSpec, portable: dict[str, Field], outputs: int = PAIR) -> dict[str, Field]:
-    """The fields of a record with both bodies: `portable` for the one, struct pairs_s8 for the other.
+def record(spec: LinearSpec, geometry: Mapping[str, Plain], outputs: int = PAIR) -> dict[str, Plain]:
+    """The fields of a `settled` layer: its `geometry` and a struct pairs_s8.
 
-    `spec`: settled; `outputs`: how many have their weights side by side, an even number.
+    `outputs`: how many have their weights side by side, an even number.
     """
-    own: dict[str, Field] = {name: bodies(_plain(value), None) for name, value in portable.items()}
-    return own | {f"pairs.{name}": bodies(None, value) for name, value in _pairs(spec, outputs).items()}
-
-
-def _plain(value: Field) -> Plain:
-    if isinstance(value, Bodies):
-        raise TypeError("a field that has bodies already")
-    return value
+    return {**geometry, **{f"pairs.{name}": value for name, value in _pairs(spec, outputs).items()}}
 
 
 def _pairs(spec: LinearSpec, outputs: int) -> dict[str, Plain]:

@@ -11,10 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from toolchain.ops.base import Call, Constant, Operands, bodies
+from toolchain.ir.types import DType
+from toolchain.ops import helium, pairs
+from toolchain.ops.base import Call, Constant, Operands, Plain, fields_of_bodies
 from toolchain.ops.linear import Clamp, LinearSpec, constant, linear_call_parts, linear_kernel
 from toolchain.ops.overlap import Int, Overlap, common, in_steps, scaled
-from toolchain.ops.pairs import PAIR, QUAD, pairs_fields, pairs_reason, settled
 
 STEP = 32
 """Bytes to whose multiple patches of int8 inputs are filled up with zeros, for vector units."""
@@ -33,40 +34,60 @@ def patch_call(
     """
     weight = constant(operands.inputs[1])
     rows = weight.reshape(len(weight), -1)
-    inputs = rows.shape[1]
     variant, fields = linear_call_parts(operands, clamp, rows.T if spec is None else rows, spec, padded=False)
     overlap = _overlap(operands, pixels, PIXELS)
-    if spec is None:
-        kernel = linear_kernel("conv", "conv", variant, "products_f32")
-        return Call(kernel, {**geometry, **fields}, scratch=PIXELS * inputs * 4, overlaps=(overlap,))
-    fields["bias"] = Constant(spec.folded_bias(spec.zero_x + UNSIGNED))
-    record = {**geometry, "zero_x": spec.zero_x}
-    scratch = PIXELS * (-(-inputs // STEP) * STEP)
-    still = settled(spec)
-    if len(rows) < PAIR or pairs_reason(still):
-        kernel = linear_kernel("conv", "conv", variant | {"plain": True}, "products_s8")
-        return Call(kernel, record | fields, scratch=scratch, overlaps=(overlap,))
-    pointwise = _pointwise(geometry)
-    record |= {"pointwise": bodies(None, pointwise), **pairs_fields(still, fields)}
-    kernel = linear_kernel("conv", "conv", variant, "products_s8", dsp=("pairs_s8", "pixels_s8"))
-    dsp_scratch = _dsp_scratch(inputs, geometry["in_channels"], pointwise=pointwise)
-    overlaps = (common(overlap, _overlap(operands, pixels, DSP_PIXELS)),)
-    return Call(kernel, record, scratch=max(scratch, dsp_scratch), overlaps=overlaps)
+    if spec is not None and spec.dtype is DType.INT8:
+        fields |= {"bias": Constant(spec.folded_bias(spec.zero_x + UNSIGNED)), "zero_x": spec.zero_x}
+        dsp_overlap = _overlap(operands, pixels, DSP_PIXELS)
+        return _int8_call(spec, variant, geometry, fields, (overlap, dsp_overlap))
+    kernel = linear_kernel("conv", "conv", variant | {"dsp": False, "mve": False}, f"products_{variant['short']}")
+    scratch = PIXELS * rows.shape[1] * operands.inputs[0].type.dtype.bytes
+    return Call(kernel, {**geometry, **fields}, scratch=scratch, overlaps=(overlap,))
+
+
+def _int8_call(
+    spec: LinearSpec,
+    variant: dict[str, Any],
+    geometry: Mapping[str, Any],
+    fields: dict[str, Plain],
+    overlaps: tuple[Overlap, Overlap],
+) -> Call:
+    """The call with the bodies that the numbers allow; `overlaps` of plain C, of that for DSP."""
+    rows = spec.weight.reshape(len(spec.weight), -1)
+    pointwise: dict[str, Plain] = {"pointwise": _pointwise(geometry)}
+    scratch = PIXELS * (-(-rows.shape[1] // STEP) * STEP)
+    overlap: Overlap | None = overlaps[0]
+    dsp = mve = portable = {**geometry, **fields}
+    still = pairs.settled(spec)
+    if still is not None:
+        mve = dsp = pairs.record(still, {**geometry, "zero_x": spec.zero_x, **pointwise})
+        overlap = common(*overlaps)
+        scratch = max(scratch, _dsp_scratch(rows.shape[1], geometry))
+    if helium.requantizes(spec):
+        mve = helium.record(spec, rows, {**geometry, **pointwise, **fields})
+    kernel = linear_kernel(
+        "conv",
+        "conv",
+        variant | {"dsp": still is not None, "mve": helium.requantizes(spec)},
+        "products_s8",
+        dsp=() if still is None else pairs.CONV_HELPERS,
+        mve=helium.CONV_HELPERS if helium.requantizes(spec) else (),
+    )
+    return Call(kernel, fields_of_bodies(portable, dsp, mve), scratch=scratch, overlaps=(overlap,))
 
 
 def _pointwise(geometry: Mapping[str, Any]) -> bool:
-    """Whether the windows are the input's pixels in their order."""
-    moves = [
-        geometry[f"{name}_{axis}"] != one for name, one in (("kernel", 1), ("stride", 1), ("pad", 0)) for axis in "yx"
-    ]
-    return not any(moves) and all(geometry[f"in_{axis}"] == geometry[f"out_{axis}"] for axis in "yx")
+    """Whether each output pixel lies under the input pixel of the same place alone."""
+    same = all(geometry[f"in_{axis}"] == geometry[f"out_{axis}"] for axis in "yx")
+    sizes = {geometry[f"{name}_{axis}"] for name in ("kernel", "stride") for axis in "yx"}
+    return same and sizes == {1}
 
 
-def _dsp_scratch(inputs: int, channels: int, *, pointwise: bool) -> int:
+def _dsp_scratch(inputs: int, geometry: Mapping[str, Any]) -> int:
     """Bytes: inputs widened to 16 bits; then, where needed, what padding holds, or patches of single bytes."""
-    padded = -(-inputs // QUAD) * QUAD
-    beside = 0 if pointwise else DSP_PIXELS * padded if channels % QUAD else channels
-    return DSP_PIXELS * padded * 2 + beside
+    channels, quads = geometry["in_channels"], -(-inputs // pairs.QUAD) * pairs.QUAD
+    beside = 0 if _pointwise(geometry) else DSP_PIXELS * quads if channels % pairs.QUAD else channels
+    return DSP_PIXELS * quads * 2 + beside
 
 
 def _overlap(operands: Operands, pixels: Int, at_once: int) -> Overlap:

@@ -82,8 +82,9 @@ class Reduce(Op):
         source = operands.inputs[0]
         (scale, zero_point), (y_scale, y_zero) = only_quant(source), only_quant(operands.outputs[0])
         count = math.prod(source.type.shape[axis] for axis in self._positive(len(source.type.shape)))
-        if count * 255 >= 1 << 31:
-            raise InputError(f"{source.name}: {count} elements in one sum, expected at most {(1 << 31) // 255}")
+        widest = 255 if source.type.dtype.bytes == 1 else 1 << 15
+        if count * widest >= 1 << 31:
+            raise InputError(f"{source.name}: {count} elements in one sum, expected at most {(1 << 31) // widest}")
         multiplier, shift = fixedpoint.quantize_multiplier(scale / y_scale)
         if self.kind == "mean":
             down = min(count.bit_length() - 1, 32, 31 + shift)
@@ -106,7 +107,7 @@ class Reduce(Op):
         groups = merged(x.shape, self._positive(len(x.shape)))
         layout, record = _loops(groups)
         rescaled = x.quant is not None and self.kind in ("mean", "sum")
-        helpers: tuple[str, ...] = ("clamp_s8", "requantize") if rescaled else ()
+        helpers: tuple[str, ...] = (f"clamp_{x.dtype.short}", "requantize") if rescaled else ()
         if rescaled:
             spec = self.rescaling(operands)
             record |= {"bias": spec.bias, "multiplier": spec.multiplier, "shift": spec.shift, "y_offset": spec.y_offset}
@@ -117,6 +118,8 @@ class Reduce(Op):
         kind = "sum" if rescaled else self.kind
         variant = (
             ("type", x.dtype.c),
+            ("short", x.dtype.short),
+            ("limits", x.dtype.limits if rescaled else ()),
             ("total", "int32_t" if rescaled else x.dtype.c),
             ("expression", COMBINE[kind]),
             ("finish", "rescaled" if rescaled else "mean" if kind == "mean" else "plain"),
@@ -237,7 +240,9 @@ class ArgReduce(Op):
         lows = (rows * record["size"] * record["inner"] + columns).ravel()
         return in_steps(lows * dtype.bytes, np.arange(1, lows.size + 1) * self.dtype.bytes)
 
-    def has_integer_form(self, inputs: tuple[Tensor, ...], outputs: tuple[Tensor, ...]) -> str | None:
+    def has_integer_form(
+        self, inputs: tuple[Tensor, ...], outputs: tuple[Tensor, ...], dtype: DType = DType.INT8
+    ) -> str | None:
         """Integers are ordered as the reals are."""
-        del inputs, outputs
+        del inputs, outputs, dtype
         return None

@@ -144,8 +144,8 @@ class Resize(Op):
         if self.mode == "nearest":
             tables = {axis + 1: self.nearest_table(axis, n) for axis, n in enumerate(x.shape[1:-1])}
             return (copy_indexed(x.shape, tables, x.dtype),)
-        if x.dtype.bytes > 1 and x.dtype is not DType.FLOAT32:
-            raise ValueError(f"linear resizing of {x.dtype.value} would overflow 32 bits")
+        if x.dtype.bytes > 2 and x.dtype is not DType.FLOAT32:
+            raise ValueError(f"linear resizing of {x.dtype.value} would overflow 64 bits")
         table = self.linear_table if x.dtype is DType.FLOAT32 else self.integer_table
         axes = [table(axis, n) for axis, n in enumerate(x.shape[1:-1])]
         if len(axes) == 1:
@@ -165,7 +165,8 @@ class Resize(Op):
             "fraction_x": Constant(columns.fraction),
         }
         macro = "linear" if x.dtype is DType.FLOAT32 else "linear_int"
-        kernel = Kernel("resize", macro, f"resize_linear_{x.dtype.short}", (("type", x.dtype.c),))
+        variant = (("type", x.dtype.c), ("wide", x.dtype.bytes > 1))
+        kernel = Kernel("resize", macro, f"resize_linear_{x.dtype.short}", variant)
         pixels = first_pixels([rows.lower, columns.lower], (in_y, in_x), x.shape[0])
         return (Call(kernel, record, overlaps=(by_lanes(pixels, x, lanes=1),)),)
 

@@ -1,4 +1,4 @@
-"""Softmax and LogSoftmax along one axis, on int8 with the fixed-point arithmetic of TensorFlow Lite."""
+"""Softmax and LogSoftmax along one axis, on int8 and int16 with the fixed-point arithmetic of TensorFlow Lite."""
 
 from __future__ import annotations
 
@@ -10,15 +10,16 @@ import numpy as np
 
 from toolchain import fixedpoint
 from toolchain.ir.types import Array, DType, QuantParams, TensorType
-from toolchain.ops import integer
+from toolchain.ops import integer, integer16
 from toolchain.ops.base import Call, Constant, Field, Kernel, Op, Operands, QuantRule, only_quant, operator
 from toolchain.ops.overlap import IN_PLACE, Overlap
 
 if TYPE_CHECKING:
+    from toolchain.config import Rounding
     from toolchain.ir.graph import Tensor
 
-LONGEST = 4095
-"""Elements whose exponentials the Q12.19 sum holds."""
+LONGEST = {DType.INT8: 4095, DType.INT16: 65535}
+"""Elements whose exponentials the sum holds: Q12.19 of int8, Q16.15 of int16."""
 SUM_HELPERS = ("leading_zeros", "doubling_high_mul", "rounding_shift", "saturating_shift", "one_over_one_plus")
 
 
@@ -50,6 +51,36 @@ def exponentials(scale: float, beta: float) -> Exponentials:
     return Exponentials(values.astype(np.int32), multiplier, shift)
 
 
+def exponential_table() -> Array:
+    """For `integer16.interpolate`: exp on [-10, 0] in Q0.15."""
+    return integer16.interpolation_table(np.exp, (10.0 / 65535, integer16.HIGHEST), (2.0 / 65535, 0), np.float64)
+
+
+def reciprocal_table() -> Array:
+    """For `integer16.interpolate`: 1 / (1 + x) on [0, 1] in Q0.15."""
+    x, y = (1.0 / 65535, integer16.LOWEST), (2.0 / 65535, 0)
+    return integer16.interpolation_table(lambda x: 1.0 / (1.0 + x), x, y, np.float64)
+
+
+def int16_scaling(scale: float, beta: float) -> tuple[int, int]:
+    """(multiplier, shift) that take a distance from the maximum to steps of 10 / 65535."""
+    return fixedpoint.quantize_multiplier(float(np.float32(scale) * np.float32(beta)) / (10.0 / 65535.0))
+
+
+def _softmax_int16(x: Array, axis: int, scaling: tuple[int, int], rounding: Rounding) -> Array:
+    """TensorFlow Lite's SoftmaxInt16."""
+    wide = np.asarray(x, np.int64)
+    steps = fixedpoint.requantize(wide - wide.max(axis=axis, keepdims=True), *scaling, rounding) + integer16.HIGHEST
+    powers = integer16.interpolate(np.clip(steps, integer16.LOWEST, integer16.HIGHEST), exponential_table())
+    total = powers.sum(axis=axis, keepdims=True)
+    zeros = integer.leading_zeros(total)
+    fraction = (((total << (zeros - 1)) + (1 << 13)) >> 14) - (1 << 15) - (1 << 16)
+    inverse = integer16.interpolate(np.clip(fraction, integer16.LOWEST, integer16.HIGHEST), reciprocal_table())
+    shift = 31 - zeros
+    y = (powers * inverse + (np.int64(1) << (shift - 1))) >> shift
+    return np.asarray(np.clip(y, 0, integer16.HIGHEST), np.int16)
+
+
 def _split(shape: tuple[int, ...], axis: int) -> tuple[int, int, int]:
     """Elements before, along and after the axis."""
     return math.prod(shape[:axis]), shape[axis], math.prod(shape[axis + 1 :])
@@ -61,9 +92,9 @@ def _checked_axis(x: TensorType, axis: int) -> TensorType:
     return TensorType(x.shape, x.dtype)
 
 
-def _too_long(inputs: tuple[Tensor, ...], axis: int) -> str | None:
+def _too_long(inputs: tuple[Tensor, ...], axis: int, dtype: DType) -> str | None:
     size = inputs[0].type.shape[axis]
-    return f"{size} elements along the axis, expected at most {LONGEST}" if size > LONGEST else None
+    return f"{size} elements along the axis, expected at most {LONGEST[dtype]}" if size > LONGEST[dtype] else None
 
 
 def _call(macro: str, operands: Operands, axis: int, fields: dict[str, Field], helpers: tuple[str, ...]) -> Call:
@@ -99,6 +130,8 @@ class Softmax(Op):
         """TensorFlow Lite's reference kernel."""
         x = np.asarray(inputs[0], np.int64)
         scale, _ = only_quant(operands.inputs[0])
+        if operands.inputs[0].type.dtype is DType.INT16:
+            return (_softmax_int16(x, self.axis, int16_scaling(scale, self.beta), operands.rounding),)
         powers = exponentials(scale, self.beta).of(x.max(axis=self.axis, keepdims=True) - x)
         total = fixedpoint.rounding_divide_by_pot(powers, 12).sum(axis=self.axis, keepdims=True)
         inverse, bits = integer.reciprocal(total, 12)
@@ -114,19 +147,27 @@ class Softmax(Op):
             fields: dict[str, Field] = {} if self.beta == 1.0 else {"beta": self.beta}
             macro = "softmax" if self.beta == 1.0 else "softmax_beta"
             return (_call(macro, operands, self.axis, fields, ()),)
-        table = exponentials(only_quant(operands.inputs[0])[0], self.beta).table
+        scale, _ = only_quant(operands.inputs[0])
+        if operands.inputs[0].type.dtype is DType.INT16:
+            multiplier, shift = int16_scaling(scale, self.beta)
+            fields = {"multiplier": multiplier, "shift": shift}
+            fields |= {"powers": Constant(exponential_table()), "inverses": Constant(reciprocal_table())}
+            helpers = ("clamp_s16", "requantize", "interpolate_s16", "leading_zeros")
+            return (_call("softmax", operands, self.axis, fields, helpers),)
+        table = exponentials(scale, self.beta).table
         fields = {"longest": table.size - 1, "table": Constant(table)}
         return (_call("softmax", operands, self.axis, fields, (*SUM_HELPERS, "reciprocal")),)
 
-    def has_integer_form(self, inputs: tuple[Tensor, ...], outputs: tuple[Tensor, ...]) -> str | None:
+    def has_integer_form(
+        self, inputs: tuple[Tensor, ...], outputs: tuple[Tensor, ...], dtype: DType = DType.INT8
+    ) -> str | None:
         """The axis must not be too long."""
         del outputs
-        return _too_long(inputs, self.axis)
+        return _too_long(inputs, self.axis, dtype)
 
     def fixed_quant(self, dtype: DType) -> QuantParams:
-        """Steps of 1/256 from 0."""
-        del dtype
-        return QuantParams((1 / 256,), -128)
+        """Steps of 1/256 from 0; on int16 of 1/32768."""
+        return QuantParams((1 / 32768,), 0) if dtype is DType.INT16 else QuantParams((1 / 256,), -128)
 
 
 @operator("softmax")
@@ -181,10 +222,12 @@ class LogSoftmax(Op):
         helpers = ("clamp_s8", "requantize", *SUM_HELPERS, "log_q12_to_q5")
         return (_call("log_softmax", operands, self.axis, fields, helpers),)
 
-    def has_integer_form(self, inputs: tuple[Tensor, ...], outputs: tuple[Tensor, ...]) -> str | None:
-        """The axis must not be too long."""
+    def has_integer_form(
+        self, inputs: tuple[Tensor, ...], outputs: tuple[Tensor, ...], dtype: DType = DType.INT8
+    ) -> str | None:
+        """The axis must not be too long; there is no form on int16."""
         del outputs
-        return _too_long(inputs, self.axis)
+        return "no form on int16" if dtype is DType.INT16 else _too_long(inputs, self.axis, dtype)
 
     def fixed_quant(self, dtype: DType) -> QuantParams:
         """Steps of 1/16 down from 0."""

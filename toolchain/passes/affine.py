@@ -140,7 +140,7 @@ def _into_producer(draft: Draft, node: Node, affine: Affine) -> bool:
 
 def _scaled_grid(quant: QuantParams | None, scale: Array) -> QuantParams | None:
     """The grid of weights after each output's are multiplied by its scale; None where they leave it."""
-    if quant is None or quant.zero_point != 0 or quant.axis not in (None, 0) or not np.all(scale):
+    if quant is None or quant.axis not in (None, 0) or not np.all(scale):
         return None
     scales = quant.scales(scale.size) * np.abs(scale)
     if np.all(scales == scales[0]) and quant.axis is None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from toolchain.ir.types import DType, QuantParams
@@ -25,17 +25,35 @@ class Assignment:
     float_nodes: Mapping[int, str]
 
 
-def assign(graph: Graph, ranges: Mapping[str, Range], *, io: str, per_channel: bool) -> Assignment:
+@dataclass(frozen=True, slots=True)
+class Choices:
+    """What is decided before the numbers: the type of the ends, and what runs how (nodes by index).
+
+    `per_channel`: all layers have one weight scale per output, else those of `channel_nodes`. `float_nodes`: nodes
+    that shall run in float, with the reason.
+    """
+
+    io: str = "float32"
+    per_channel: bool = False
+    channel_nodes: frozenset[int] = frozenset()
+    float_nodes: Mapping[int, str] = field(default_factory=dict)
+
+    def by_channel(self, index: int) -> bool:
+        """Whether a layer has one weight scale per output."""
+        return self.per_channel or index in self.channel_nodes
+
+
+def assign(graph: Graph, ranges: Mapping[str, Range], choices: Choices) -> Assignment:
     """Parameters for all float activations and the nodes without an integer form (by index).
 
     A node that falls back takes its tensors out of the sharing rules, so the assignment is repeated until no
     further node falls back.
     """
-    float_nodes: dict[int, str] = {}
+    float_nodes: dict[int, str] = dict(choices.float_nodes)
     while True:
         params = _params(graph, ranges, float_nodes)
-        found = _fallbacks(graph, params, float_nodes, per_channel=per_channel)
-        found = found or _stranded(graph, float_nodes, io)
+        found = _fallbacks(graph, params, float_nodes, choices)
+        found = found or _stranded(graph, float_nodes, choices.io)
         if not found:
             return Assignment(params, {name: represented(params[name]) for name in ranges}, float_nodes)
         float_nodes.update(found)
@@ -129,12 +147,12 @@ def represented(params: QuantParams) -> Range:
 
 
 def _fallbacks(
-    graph: Graph, params: Mapping[str, QuantParams], known: Mapping[int, str], *, per_channel: bool
+    graph: Graph, params: Mapping[str, QuantParams], known: Mapping[int, str], choices: Choices
 ) -> dict[int, str]:
     found = {}
     for index, node in enumerate(graph.nodes):
         if index not in known and touches_reals(graph, node):
-            reason = _reason(graph, node, params, per_channel=per_channel)
+            reason = _reason(graph, node, params, per_channel=choices.by_channel(index))
             if reason is not None:
                 found[index] = reason
     return found

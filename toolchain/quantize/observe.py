@@ -62,7 +62,7 @@ def observe(graph: Graph, samples: Mapping[str, Array], progress: Progress | Non
 
     `samples`: {graph input: array (samples, *tensor shape)}. Raises InputError for samples that cannot be used.
     """
-    count = check_samples(graph, samples)
+    count = len(samples[graph.inputs[0]])
     observers = {
         name: Observer()
         for name, tensor in graph.tensors.items()

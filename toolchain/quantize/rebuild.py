@@ -8,22 +8,17 @@ from toolchain.ir.graph import Graph, Node, Tensor
 from toolchain.ir.types import DType, QuantParams
 from toolchain.ops.base import QuantRule
 from toolchain.ops.convert import Dequantize, Quantize
-from toolchain.quantize.assign import Assignment, integer_inputs, is_real, touches_reals
-
-
-def rebuild(graph: Graph, assignment: Assignment, *, io: str, per_channel: bool) -> Graph:
-    """The quantized graph. `io`: "int8" makes graph inputs and outputs int8, "float32" leaves them real."""
-    return Rebuild(graph, assignment, io, per_channel=per_channel).graph()
+from toolchain.quantize.assign import Assignment, Choices, integer_inputs, is_real, touches_reals
 
 
 class Rebuild:
     """Keeps, per activation, its float and its int8 form; each conversion is made once, when first needed."""
 
-    def __init__(self, graph: Graph, assignment: Assignment, io: str, *, per_channel: bool) -> None:
+    def __init__(self, graph: Graph, assignment: Assignment, choices: Choices) -> None:
         self.source = graph
         self.assignment = assignment
-        self.io = io
-        self.per_channel = per_channel
+        self.choices = choices
+        self.io = choices.io
         self.nodes: list[Node] = []
         self.tensors: dict[str, Tensor] = {}
         self.names = set(graph.tensors)
@@ -31,14 +26,14 @@ class Rebuild:
         self.int8_form: dict[str, str] = {}
 
     def graph(self) -> Graph:
-        """The quantized graph."""
+        """The quantized graph. Ends are int8 when the choices' `io` is "int8", and real when it is "float32"."""
         for name in self.source.inputs:
             self._declare(name, integer=self.io == "int8")
         for index, node in enumerate(self.source.nodes):
             if index in self.assignment.float_nodes or not touches_reals(self.source, node):
                 self._float_node(node)
             else:
-                self._integer_node(node)
+                self._integer_node(node, per_channel=self.choices.by_channel(index))
         for name in self.source.outputs:
             self._finish(name)
         used = {name for node in self.nodes for name in (*node.inputs, *node.outputs)}
@@ -106,8 +101,8 @@ class Rebuild:
             return name
         return self._form(name, integer=False) if is_real(tensor) else name
 
-    def _integer_node(self, node: Node) -> None:
-        tensors = integer_inputs(self.source, node, self.assignment.params, per_channel=self.per_channel)
+    def _integer_node(self, node: Node, *, per_channel: bool) -> None:
+        tensors = integer_inputs(self.source, node, self.assignment.params, per_channel=per_channel)
         inputs = [self._integer_input(node, tensor) for tensor in tensors]
         outputs = tuple(self._declare(name, integer=True) for name in node.outputs)
         self.nodes.append(Node(node.op, tuple(inputs), outputs, node.origin))

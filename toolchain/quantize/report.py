@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from toolchain.ir.graph import Graph
     from toolchain.ir.types import TensorType
+    from toolchain.quantize.account import LayerAccount
+    from toolchain.quantize.mixed import Mixed
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +24,20 @@ class TensorRange:
 
 
 @dataclass(frozen=True, slots=True)
+class Technique:
+    """One means that was tried: what it changed, and the outputs' signal-to-noise ratio in dB without and with it.
+
+    `kept`: whether the export has it; what does not help on the samples is left out.
+    """
+
+    name: str
+    detail: str
+    before: float
+    after: float
+    kept: bool
+
+
+@dataclass(frozen=True, slots=True)
 class QuantizationReport:
     """`fallbacks`: (origin of a layer that runs in float, why). `warnings`: what deserves the user's attention."""
 
@@ -30,6 +46,9 @@ class QuantizationReport:
     tensors: tuple[TensorRange, ...]
     fallbacks: tuple[tuple[str, str], ...]
     warnings: tuple[str, ...]
+    techniques: tuple[Technique, ...] = ()
+    layers: tuple[LayerAccount, ...] = ()
+    mixed: Mixed | None = None
 
 
 def inherited(graph: Graph, fallbacks: tuple[tuple[str, str], ...]) -> QuantizationReport:

@@ -3,16 +3,21 @@
 
 #include <string.h>
 
-/* Which bodies of the kernels this core runs; all give the same bits. Plain C where the macro says
- * so, and unoptimised: the others need all registers. */
-#if defined(__ARM_FEATURE_DSP) && defined(__ARM_FEATURE_UNALIGNED) && !defined(__ARM_BIG_ENDIAN)
-#if defined(__GNUC__) && defined(__OPTIMIZE__) && !defined(RESIDUAL_PORTABLE)
+/* Which bodies of the kernels this core runs; all give the same bits. -DRESIDUAL_PORTABLE: plain C,
+ * as without optimization: then compilers keep registers for themselves that the others need. */
+#if defined(RESIDUAL_PORTABLE) || !defined(__GNUC__) || defined(__ARM_BIG_ENDIAN)
+#define KERNEL_DSP 0
+#elif defined(__ARM_FEATURE_DSP) && defined(__ARM_FEATURE_UNALIGNED) && defined(__OPTIMIZE__)
 #include <arm_acle.h>
 #define KERNEL_DSP 1
-#endif
-#endif
-#ifndef KERNEL_DSP
+#else
 #define KERNEL_DSP 0
+#endif
+#if KERNEL_DSP && defined(__ARM_FEATURE_MVE) && (__ARM_FEATURE_MVE & 1)
+#include <arm_mve.h>
+#define KERNEL_MVE 1
+#else
+#define KERNEL_MVE 0
 #endif
 
 #include "residual_vectors.h"
@@ -41,7 +46,7 @@ static inline int32_t requantize(int32_t value, int32_t multiplier, int32_t shif
     return (high >> right) + ((high & mask) > threshold ? 1 : 0);
 }
 
-#if KERNEL_DSP
+#if KERNEL_DSP && !KERNEL_MVE
 /* Weights of two outputs in one 16-bit lane, w + 256 w'; what scales the sums of their products. */
 struct pairs_s8 {
     const int16_t *weight;
@@ -128,7 +133,7 @@ static inline void limit_s8(const struct pairs_s8 *layer, int8_t *y, int32_t cou
 }
 #endif
 
-#if KERNEL_DSP
+#if KERNEL_DSP && !KERNEL_MVE
 /* Four inputs of three pixels as 16-bit pairs: words of inputs 0 and 2, then of 1 and 3. */
 static inline uint32_t *widen_quad(const int8_t **x0, const int8_t **x1, const int8_t **x2,
                                    uint32_t *patch)
@@ -315,6 +320,226 @@ static inline void products_s8(const uint8_t *patch, int32_t stride, const int8_
 }
 #endif
 
+#if KERNEL_MVE
+/* memcpy that also does the last, shorter step with the vector unit. */
+static inline void copy_mve(int8_t *to, const int8_t *from, int32_t bytes)
+{
+    __asm volatile("wlstp.8 lr, %[bytes], 2f\n"
+                   "1:\n\t"
+                   "vldrb.8 q0, [%[from]], #16\n\t"
+                   "vstrb.8 q0, [%[to]], #16\n\t"
+                   "letp lr, 1b\n"
+                   "2:"
+                   : [to] "+r"(to), [from] "+r"(from), [bytes] "+r"(bytes)
+                   :
+                   : "q0", "lr", "memory");
+}
+#endif
+
+#if KERNEL_MVE
+/* memset, in the same way. */
+static inline void fill_mve(int8_t *to, int32_t value, int32_t bytes)
+{
+    __asm volatile("vdup.8 q0, %[value]\n\t"
+                   "wlstp.8 lr, %[bytes], 2f\n"
+                   "1:\n\t"
+                   "vstrb.8 q0, [%[to]], #16\n\t"
+                   "letp lr, 1b\n"
+                   "2:"
+                   : [to] "+r"(to), [value] "+r"(value), [bytes] "+r"(bytes)
+                   :
+                   : "q0", "lr", "memory");
+}
+#endif
+
+#if KERNEL_MVE
+/* Four times sum * multiplier * 2^(shift - 31) for shift < 0: a rounding doubling high multiply,
+ * then a rounding shift with halves away from zero. */
+static inline int32x4_t requantize_mve(int32x4_t sums, int32x4_t multiplier, int32x4_t shift)
+{
+    const int32x4_t high = vqrdmulhq_s32(sums, multiplier);
+
+    return vrshlq_s32(vaddq_s32(high, vshrq_n_s32(high, 31)), shift);
+}
+#endif
+
+#if KERNEL_MVE
+/* Four values limited to low .. high. */
+static inline int32x4_t clamp_mve(int32x4_t values, int32x4_t low, int32x4_t high)
+{
+    return vminq_s32(vmaxq_s32(values, low), high);
+}
+#endif
+
+#if KERNEL_MVE
+/* Two patches, whose inputs lie from x to x_end and from `other` on, and where the weights and the
+ * bias, multiplier and shift of the next four outputs lie. */
+struct patches_mve {
+    const int8_t *x, *other, *x_end;
+    const int8_t *weight;
+    const int32_t *scales;
+};
+
+/* Bias plus weight * x for four outputs of both patches; goes on to the weights of the next four.
+ * What multiplies and adds wants its sums in even registers and here takes all of them. */
+static inline void sums_2x4_mve(struct patches_mve *at, int32x4_t *sums, int32x4_t *others)
+{
+    int8x16_t inputs, other_inputs, weights;
+
+    __asm volatile("ldr r3, [%[at], #16]\n\t"
+                   "ldrd r0, r2, [r3]\n\t"
+                   "ldrd r4, r6, [r3, #8]\n\t"
+                   "ldrd r8, r10, [r3]\n\t"
+                   "ldrd r12, lr, [r3, #8]\n\t"
+                   "ldrd r3, r5, [%[at]]\n\t"
+                   "ldrd r9, r11, [%[at], #8]\n"
+                   "1:\n\t"
+                   "vldrb.8 %q[weights], [r11], #16\n\t"
+                   "vldrb.8 %q[inputs], [r3], #16\n\t"
+                   "vldrb.8 %q[other_inputs], [r5], #16\n\t"
+                   "vmladava.s8 r0, %q[inputs], %q[weights]\n\t"
+                   "vmladava.s8 r8, %q[other_inputs], %q[weights]\n\t"
+                   "vldrb.8 %q[weights], [r11], #16\n\t"
+                   "vmladava.s8 r2, %q[inputs], %q[weights]\n\t"
+                   "vmladava.s8 r10, %q[other_inputs], %q[weights]\n\t"
+                   "vldrb.8 %q[weights], [r11], #16\n\t"
+                   "vmladava.s8 r4, %q[inputs], %q[weights]\n\t"
+                   "vmladava.s8 r12, %q[other_inputs], %q[weights]\n\t"
+                   "vldrb.8 %q[weights], [r11], #16\n\t"
+                   "vmladava.s8 r6, %q[inputs], %q[weights]\n\t"
+                   "vmladava.s8 lr, %q[other_inputs], %q[weights]\n\t"
+                   "cmp r3, r9\n\t"
+                   "bne 1b\n\t"
+                   "str r11, [%[at], #12]\n\t"
+                   "vmov %q[sums][2], %q[sums][0], r0, r4\n\t"
+                   "vmov %q[sums][3], %q[sums][1], r2, r6\n\t"
+                   "vmov %q[others][2], %q[others][0], r8, r12\n\t"
+                   "vmov %q[others][3], %q[others][1], r10, lr"
+                   : [at] "+r"(at), [inputs] "=&w"(inputs), [other_inputs] "=&w"(other_inputs),
+                     [weights] "=&w"(weights), [sums] "=&w"(*sums), [others] "=&w"(*others)
+                   :
+                   : "r0", "r2", "r3", "r4", "r5", "r6", "r8", "r9", "r10", "r11", "r12", "lr",
+                     "cc", "memory");
+}
+#endif
+
+#if KERNEL_MVE
+/* The lowest bytes of up to four lanes each to y and, `stride` behind, of the others. The compiler
+ * holds no predicate across this. */
+static inline void store_2x4_mve(int8_t *y, int32_t stride, int32_t lanes, int32x4_t values,
+                                 int32x4_t others)
+{
+    __asm volatile("vctp.32 %[lanes]\n\t"
+                   "vpstt\n\t"
+                   "vstrbt.32 %q[values], [%[y]]\n\t"
+                   "vstrbt.32 %q[others], [%[other]]"
+                   :
+                   : [lanes] "r"(lanes), [values] "w"(values), [others] "w"(others), [y] "l"(y),
+                     [other] "l"(y + stride)
+                   : "memory", "p0");
+}
+#endif
+
+#if KERNEL_MVE
+/* Convolution. What lies under two pixels goes into patches, then every weight serves both. */
+struct conv_channels_s8 {
+    int32_t batch;
+    int32_t in_y, in_x, in_channels;
+    int32_t out_y, out_x, out_channels;
+    int32_t kernel_y, kernel_x;
+    int32_t stride_y, stride_x;
+    int32_t dilation_y;
+    int32_t pad_y, pad_x;
+    int32_t pointwise; /* whether an output pixel lies under the input pixel of its place alone */
+    int32_t zero_x;
+    const int8_t *weight;  /* of four outputs: 16 inputs for each, the next 16, ... */
+    const int32_t *scales; /* of four outputs: bias, multiplier, shift of each */
+    int32_t zero_y;
+    int32_t low, high;
+};
+
+static inline void conv_channels_s8_patch(const struct conv_channels_s8 *layer,
+                                          const int8_t *picture, int32_t top, int32_t left,
+                                          int8_t *patch)
+{
+    const int32_t channels = layer->in_channels;
+    const int32_t width = layer->kernel_x * channels;
+    const int32_t first = left < 0 ? -left : 0;
+    const int32_t beyond = left + layer->kernel_x - layer->in_x;
+    const int32_t run = (layer->kernel_x - (beyond > 0 ? beyond : 0) - first) * channels;
+
+    for (int32_t kernel_y = 0; kernel_y < layer->kernel_y; kernel_y++) {
+        const int32_t in_y = top + kernel_y * layer->dilation_y;
+        const int32_t inside = in_y >= 0 && in_y < layer->in_y && run > 0 ? run : 0;
+        if (inside < width) {
+            fill_mve(patch, layer->zero_x, width);
+        }
+        if (inside > 0) {
+            copy_mve(patch + first * channels,
+                     picture + (in_y * layer->in_x + left + first) * channels, inside);
+        }
+        patch += width;
+    }
+}
+
+static inline void conv_channels_s8_outputs(const struct conv_channels_s8 *layer,
+                                            const int8_t *patches, int32_t stride, int8_t *y,
+                                            int32_t second_y)
+{
+    const int32x4_t zero_y = vdupq_n_s32(layer->zero_y);
+    const int32x4_t low = vdupq_n_s32(layer->low), high = vdupq_n_s32(layer->high);
+    const int32_t inputs = layer->kernel_y * layer->kernel_x * layer->in_channels;
+    const int8_t *const x_end = patches + (inputs + 15) / 16 * 16;
+    struct patches_mve at = {patches, patches + stride, x_end, layer->weight, layer->scales};
+
+    for (int8_t *const y_end = y + layer->out_channels; y < y_end; y += 4) {
+        int32x4_t sums, others;
+        sums_2x4_mve(&at, &sums, &others);
+        const int32x4_t multiplier = vldrwq_s32(at.scales + 4), shift = vldrwq_s32(at.scales + 8);
+        sums = vaddq_s32(requantize_mve(sums, multiplier, shift), zero_y);
+        others = vaddq_s32(requantize_mve(others, multiplier, shift), zero_y);
+        store_2x4_mve(y, second_y, y_end - y, clamp_mve(sums, low, high),
+                      clamp_mve(others, low, high));
+        at.scales += 12;
+    }
+}
+
+static void conv_channels_s8(const struct conv_channels_s8 *layer, const int8_t *x, int8_t *y,
+                             void *scratch)
+{
+    const int32_t channels = layer->in_channels, outputs = layer->out_channels;
+    const int32_t inputs = layer->kernel_y * layer->kernel_x * channels;
+    const int32_t stride = (inputs + 15) / 16 * 16;
+    int32_t left = layer->batch * layer->out_y * layer->out_x; /* pixels to do */
+    int32_t count = 0;                                         /* patches that are filled */
+    int8_t *patch = scratch;
+
+    for (int32_t row = 0; row < layer->batch * layer->out_y; row++) {
+        const int32_t top = row % layer->out_y * layer->stride_y - layer->pad_y;
+        const int8_t *picture = x + row / layer->out_y * layer->in_y * layer->in_x * channels;
+        for (int32_t out_x = 0; out_x < layer->out_x; out_x++) {
+            if (layer->pointwise) {
+                copy_mve(patch, x, channels);
+                x += channels;
+            } else {
+                const int32_t beside = out_x * layer->stride_x - layer->pad_x;
+                conv_channels_s8_patch(layer, picture, top, beside, patch);
+            }
+            left--;
+            count++;
+            patch += stride;
+            if (count == 2 || left == 0) {
+                const int32_t second = count - 1;
+                patch = scratch;
+                conv_channels_s8_outputs(layer, patch, second * stride, y, second * outputs);
+                y += count * outputs;
+                count = 0;
+            }
+        }
+    }
+}
+
+#else
 /* Convolution, weights [output][y][x][input]. What lies under two pixels goes into patches, 128
  * added so that nothing is negative, then every weight that is read serves both. */
 struct conv_channels_s8 {
@@ -327,7 +552,7 @@ struct conv_channels_s8 {
     int32_t pad_y, pad_x;
     int32_t zero_x;
 #if KERNEL_DSP
-    int32_t pointwise; /* whether each window is the input's next pixel */
+    int32_t pointwise; /* whether an output pixel lies under the input pixel of its place alone */
     struct pairs_s8 pairs;
 #else
     const int8_t *weight;
@@ -534,6 +759,7 @@ static void conv_channels_s8(const struct conv_channels_s8 *layer, const int8_t 
     }
 }
 #endif
+#endif
 
 /* Any function of one 8-bit input: its 256 values, indexed by the bits of the input. */
 struct table_s8 {
@@ -652,8 +878,25 @@ static const struct conv_channels_s8 conv0 = {
     .dilation_y = 1,
     .pad_y = 1,
     .pad_x = 1,
+#if KERNEL_MVE
+    .weight = conv0_weight_mve,
+    .zero_y = -128,
+    .low = -128,
+    .high = 127,
+#elif !KERNEL_DSP
+    .weight = conv0_weight,
+    .bias = conv0_bias,
+    .multiplier = conv0_multiplier,
+    .shift = conv0_shift,
+    .zero_y = -128,
+    .low = -128,
+    .high = 127,
+#endif
     .zero_x = 15,
-#if KERNEL_DSP
+#if KERNEL_MVE
+    .pointwise = 0,
+    .scales = conv0_scales_mve,
+#elif KERNEL_DSP
     .pointwise = 0,
     .pairs.weight = conv0_pairs_weight_dsp,
     .pairs.scale = conv0_pairs_scale_dsp,
@@ -663,14 +906,6 @@ static const struct conv_channels_s8 conv0 = {
     .pairs.limited = 0,
     .pairs.low = -128,
     .pairs.high = 127,
-#else
-    .weight = conv0_weight,
-    .bias = conv0_bias,
-    .multiplier = conv0_multiplier,
-    .shift = conv0_shift,
-    .zero_y = -128,
-    .low = -128,
-    .high = 127,
 #endif
 };
 
@@ -690,8 +925,25 @@ static const struct conv_channels_s8 conv1 = {
     .dilation_y = 1,
     .pad_y = 1,
     .pad_x = 1,
+#if KERNEL_MVE
+    .weight = conv1_weight_mve,
+    .zero_y = -36,
+    .low = -128,
+    .high = 127,
+#elif !KERNEL_DSP
+    .weight = conv1_weight,
+    .bias = conv1_bias,
+    .multiplier = conv1_multiplier,
+    .shift = conv1_shift,
+    .zero_y = -36,
+    .low = -128,
+    .high = 127,
+#endif
     .zero_x = -128,
-#if KERNEL_DSP
+#if KERNEL_MVE
+    .pointwise = 0,
+    .scales = conv1_scales_mve,
+#elif KERNEL_DSP
     .pointwise = 0,
     .pairs.weight = conv1_pairs_weight_dsp,
     .pairs.scale = conv1_pairs_scale_dsp,
@@ -701,14 +953,6 @@ static const struct conv_channels_s8 conv1 = {
     .pairs.limited = 0,
     .pairs.low = -128,
     .pairs.high = 127,
-#else
-    .weight = conv1_weight,
-    .bias = conv1_bias,
-    .multiplier = conv1_multiplier,
-    .shift = conv1_shift,
-    .zero_y = -36,
-    .low = -128,
-    .high = 127,
 #endif
 };
 
@@ -887,7 +1131,12 @@ static uint32_t weights_crc32(void)
 {
     uint32_t crc = 0xffffffffu;
 
-#if KERNEL_DSP
+#if KERNEL_MVE
+    crc = crc32_elements(crc, conv0_weight_mve, 128, 1);
+    crc = crc32_elements(crc, conv0_scales_mve, 12, 4);
+    crc = crc32_elements(crc, conv1_weight_mve, 192, 1);
+    crc = crc32_elements(crc, conv1_scales_mve, 12, 4);
+#elif KERNEL_DSP
     crc = crc32_elements(crc, conv0_pairs_weight_dsp, 56, 2);
     crc = crc32_elements(crc, conv0_pairs_scale_dsp, 10, 4);
     crc = crc32_elements(crc, conv1_pairs_weight_dsp, 72, 2);

@@ -25,7 +25,7 @@ static const SEPARABLE_WEIGHTS_ATTR separable_input0_t separable_vectors_input0[
 
 static const SEPARABLE_WEIGHTS_ATTR separable_output0_t separable_vectors_output0[SEPARABLE_VECTORS][SEPARABLE_OUTPUT0_ELEMENTS] = {
     {
-         0.17575087f,  -0.5624028f, -0.28998893f,   1.5641828f
+        0.15817578f, -0.5536152f, -0.2812014f,  1.5553952f
     },
 };
 

@@ -29,8 +29,6 @@ def element_type(tensor: Stored) -> DType:
     """The element type inside the graph. Raises NoCFormError where there is none."""
     if tensor.kind not in ELEMENTS:
         raise NoCFormError(f"element type {tensor.kind}, expected float, int8..int64, uint8 or bool")
-    if tensor.kind == "INT16" and tensor.scheme is not None and tensor.data is None:
-        raise NoCFormError("16-bit activations, expected int8 or float32")
     return DType.INT8 if _shifted(tensor) else ELEMENTS[tensor.kind]
 
 
@@ -53,7 +51,7 @@ def quantization(tensor: Stored) -> QuantParams | None:
 
 def _per_tensor(tensor: Stored, scale: float, zeros: set[int]) -> QuantParams:
     zero = min(zeros)
-    low, high = (-32768, 32767) if tensor.kind == "INT16" else (-128, 127)
+    low, high = (0, 0) if tensor.kind == "INT16" else (-128, 127)
     if len(zeros) != 1 or not low <= zero <= high or scale <= 0:
         raise ValueError(f"scale {scale:g} with zero point {zero}, expected a positive scale and a zero point in range")
     return QuantParams((scale,), zero)

@@ -17,6 +17,10 @@ if TYPE_CHECKING:
 
 Padding = tuple[tuple[int, int], ...]
 SAME, VALID = 0, 1
+BIASES = {DType.INT8: (DType.INT32,), DType.INT16: (DType.INT64, DType.INT32)}
+"""Element type of a quantized input -> of the bias beside it, the usual one first."""
+TENSOR_INT32 = 2
+"""The schema's number of int32."""
 
 
 def window_pair(layer: Layer, y: str, x: str, default: int | None = None) -> tuple[int, int]:
@@ -39,7 +43,7 @@ def padding_of(layer: Layer, sizes: tuple[int, ...], reach: tuple[int, ...], str
 
 
 def weight_of(layer: Layer, index: int, rank: int) -> tuple[Array, QuantParams | None]:
-    """Constant weights of a layer: float beside a float input, symmetric int8 beside an int8 one."""
+    """Constant weights of a layer: float beside a float input, symmetric int8 beside a quantized one."""
     weight, kind = layer.constant_value(index, "weight"), layer.type(index)
     if weight.ndim != rank:
         raise ValueError(f"weight of shape {weight.shape}, expected rank {rank}")
@@ -57,16 +61,18 @@ def check_weight(x: str, quant: QuantParams | None, layer: Layer) -> None:
         raise NoCFormError("quantized and float operands mixed, expected both int8 or both float32")
 
 
-def bias_of(layer: Layer, index: int, outputs: int, *, quantized: bool) -> str:
-    """The bias, zeros where there is none: int32 beside int8 weights."""
-    dtype = np.int32 if quantized else np.float32
+def bias_of(layer: Layer, index: int, outputs: int, x: str) -> str:
+    """The bias, zeros where there is none: int32 beside int8 inputs, int64 or int32 beside int16 ones."""
+    kind = layer.builder.type(x)
+    dtypes = (DType.FLOAT32,) if kind.quant is None else BIASES.get(kind.dtype, (DType.INT32,))
     if not layer.has(index):
-        return layer.constant(np.zeros(outputs, dtype), "bias")
+        named = DType.INT32 if int(layer.get("QuantizedBiasType", 0)) == TENSOR_INT32 else dtypes[0]
+        return layer.constant(np.zeros(outputs, (named if named in dtypes else dtypes[0]).numpy), "bias")
     value = layer.constant_value(index, "bias")
     if value.size != outputs:
         raise ValueError(f"bias of shape {value.shape}, expected ({outputs},)")
-    if value.dtype != dtype:
-        raise NoCFormError(f"a bias of {value.dtype}, expected {np.dtype(dtype)}")
+    if value.dtype not in [dtype.numpy for dtype in dtypes]:
+        raise NoCFormError(f"a bias of {value.dtype}, expected {' or '.join(dtype.value for dtype in dtypes)}")
     return layer.inputs[index] if value.ndim == 1 else layer.constant(value.reshape(-1), "bias")
 
 
@@ -79,7 +85,7 @@ def _convolved(layer: Layer, weight: Array, quant: QuantParams | None, groups: i
     op = Conv(stride, dilation, padding_of(layer, layer.shape[1:3], reach, stride), groups, layer.clamp())
     same = weight.shape == layer.builder.shape(layer.inputs[1])
     name = layer.inputs[1] if same else layer.builder.constant(layer.inputs[1], weight, quant)
-    bias = bias_of(layer, 2, len(weight), quantized=quant is not None)
+    bias = bias_of(layer, 2, len(weight), layer.x)
     y = layer.activated(layer.emit(op, layer.x, name, bias))
     spread = layer.traces.spread.get(layer.x)
     if spread is not None and {*stride, *dilation} == {1} and not np.any(op.padding):
@@ -137,5 +143,5 @@ def transpose_conv(layer: Layer) -> str:
     ]
     padding = tuple((begin, max(end, 0)) for begin, end in zip(begins, ends, strict=True))
     op = ConvTranspose(stride, (1, 1), padding, tuple(max(-end, 0) for end in ends), 1, layer.clamp())
-    bias = bias_of(layer, 3, len(weight), quantized=quant is not None)
+    bias = bias_of(layer, 3, len(weight), x)
     return layer.activated(layer.emit(op, x, layer.inputs[1], bias))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import reduce
 
 import numpy as np
@@ -69,7 +70,8 @@ def apply_unary(layer: Layer, op: Unary) -> str:
 @handles(*UNARY)
 def unary(layer: Layer) -> str:
     """A function without options."""
-    return apply_unary(layer, UNARY[layer.kind])
+    truncates = layer.kind == "SQRT" and layer.quantized
+    return apply_unary(layer, Unary("sqrt_down") if truncates else UNARY[layer.kind])
 
 
 @handles("GELU")
@@ -126,9 +128,11 @@ def _check_pair(layer: Layer) -> None:
 def comparison(layer: Layer) -> str:
     """Booleans of two inputs."""
     _check_pair(layer)
-    if layer.quantized and layer.type(0).quant != layer.type(1).quant:
-        return layer.compute(Binary(COMPARISONS[layer.kind]), layer.x, layer.operand(1))
-    return layer.emit(Binary(COMPARISONS[layer.kind]), layer.x, layer.operand(1))
+    return layer.emit(
+        Binary(COMPARISONS[layer.kind], coarse=layer.quantized and layer.type(0).dtype is DType.INT8),
+        layer.x,
+        layer.operand(1),
+    )
 
 
 @handles("ADD_N")
@@ -181,11 +185,12 @@ def dequantize(layer: Layer) -> str:
 
 @handles("CAST")
 def cast(layer: Layer) -> str:
-    """The same numbers in another type."""
-    if layer.quantized or layer.declared[0].quant is not None:
-        raise NoCFormError("a cast of quantized integers, expected QUANTIZE or DEQUANTIZE")
-    to = layer.declared[0].dtype
-    return layer.x if to is layer.type(0).dtype else layer.emit(Cast(to), layer.x)
+    """The same numbers in another type; of quantized tensors the integers, whatever they stand for."""
+    declared = layer.declared[0]
+    if declared.dtype is layer.type(0).dtype:
+        return layer.x
+    types = [replace(declared, shape=layer.shape)]
+    return layer.builder.add(Cast(declared.dtype), [layer.x], origin=layer.origin, types=types)[0]
 
 
 @handles("ZEROS_LIKE")

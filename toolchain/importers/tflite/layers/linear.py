@@ -22,7 +22,7 @@ def fully_connected(layer: Layer) -> str:
         return _computed_weights(layer, x)
     weight, quant = weight_of(layer, 1, 2)
     check_weight(x, quant, layer)
-    bias = bias_of(layer, 2, len(weight), quantized=quant is not None)
+    bias = bias_of(layer, 2, len(weight), x)
     return layer.activated(layer.emit(Dense(layer.clamp()), x, layer.inputs[1], bias))
 
 

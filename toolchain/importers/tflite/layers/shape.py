@@ -7,6 +7,7 @@ import math
 import numpy as np
 
 from toolchain.importers.tflite.layer import Layer, NoCFormError, handles
+from toolchain.ir.types import DType
 from toolchain.ops.shape import Concat, DepthToSpace, Expand, Pad, Reshape, SpaceToDepth, Split, Tile, Transpose
 
 LARGEST_CONSTANT = 1 << 24
@@ -62,7 +63,8 @@ def concatenation(layer: Layer) -> str:
     axis = layer.axis(int(layer.get("Axis", 0)))
     if len({layer.type(index).quant is None for index in range(len(layer.inputs))}) > 1:
         raise NoCFormError("quantized and float operands mixed, expected both int8 or both float32")
-    return layer.clamped(layer.emit(Concat(axis), *layer.inputs))
+    parts = [layer.rescaled(name) if layer.type(0).dtype is DType.INT16 else name for name in layer.inputs]
+    return layer.clamped(layer.emit(Concat(axis), *parts))
 
 
 @handles("PACK")
