@@ -107,7 +107,7 @@ def test_kernels_are_laid_out_as_clang_format_does():
     pads = ((1, 1), (1, 1))
     ops = [AvgPool((2, 2), (2, 2), pads, include, (), c) for include in (False, True) for c in (None, (0.0, 1.0))]
     ops += [MaxPool((2, 2), (2, 2), pads, (1, 1), c) for c in (None, (0.0, 1.0))]
-    x = np.zeros((1, 4, 4, 2), np.float32)
+    x = np.zeros((1, 4, 4, 4), np.float32)
     assert_formatted([(op, [x], []) for op in ops] + [(op, [x.astype(np.int8)], [QUANT, QUANT]) for op in ops])
 
 
