@@ -195,7 +195,8 @@ class Binary(Op):
             ("left_shift", _left_shift(self.kind, a.dtype)),
         )
         name = SHORT.get(self.kind, self.kind) + ("_clamped" if self.clamp is not None and not a.quant else "")
-        if self.kind in ("add", "sub") and a.quant and a.dtype is DType.INT8 and a.shape == b.shape:
+        alike = len({a.elements, b.elements, operands.outputs[0].type.elements}) == 1
+        if alike and self.kind in ("add", "sub") and a.quant and a.dtype is DType.INT8:
             return (self._weighted(name, operands, variant, record),)
         if self.coarse and a.quant:
             name += "_coarse"
@@ -205,7 +206,7 @@ class Binary(Op):
     def _weighted(
         self, name: str, operands: Operands, variant: tuple[tuple[str, Any], ...], record: dict[str, Field]
     ) -> Call:
-        """The sum of two int8 tensors of one shape, with a body for DSP instructions where it is a weighted sum."""
+        """The sum of two int8 tensors of one size, with a body for DSP instructions where it is a weighted sum."""
         operand = np.arange(-128, 128, dtype=np.int8)
         (table,) = self.reference_int(operands, operand[:, None], operand[None])
         a, b, y = (only_quant(tensor)[0] for tensor in (*operands.inputs, operands.outputs[0]))
