@@ -64,18 +64,19 @@ def bench(
     if level not in LEVELS:
         raise InputError(f"-O{level}: not a level inlay builds with, expected -O{', -O'.join(LEVELS)}")
     ends = check.interface(graph, program.name)
+    defines = (f"{program.prefix}_PORTABLE",) if portable else ()
     macs = [_macs(graph, index) for index in range(len(graph.nodes))]
     with tempfile.TemporaryDirectory(prefix="inlay-bench-") as scratch:
         whole, apart = Path(scratch) / "whole", Path(scratch) / "apart"
         whole.mkdir()
         apart.mkdir()
         source = folder / f"{program.name}.c"
-        image = build_image(source, folder, ends, target, whole, Build(level, portable=portable))
+        image = build_image(source, folder, ends, target, whole, Build(level, defines=defines))
         run = _checked_run(image, graph, program)
         marked = mark_steps(source.read_text(), program.name)
         copy = apart / source.name
         copy.write_text(marked.text)
-        build = Build(level, marks=len(marked.kernels) + 2, portable=portable)
+        build = Build(level, marks=len(marked.kernels) + 2, defines=defines)
         steps = build_image(copy, folder, ends, target, apart, build)
         layers = _layers(program, marked.kernels, macs, _costs(steps, _checked_run(steps, graph, program)))
         return _document(image, run, program, sum(macs), layers)

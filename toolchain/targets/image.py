@@ -35,15 +35,12 @@ class Image:
 
 @dataclass(frozen=True, slots=True)
 class Build:
-    """How to build: optimisation level, what the harness writes ("run" or "dump"), clock readings it keeps.
-
-    `portable`: plain C only, whatever the core has.
-    """
+    """How to build: optimisation level, what the harness writes ("run" or "dump"), clock readings it keeps, macros."""
 
     level: str = "2"
     mode: str = "run"
     marks: int = 2
-    portable: bool = False
+    defines: tuple[str, ...] = ()
 
 
 def build_image(source: Path, headers: Path, interface: Interface, target: Target, folder: Path, build: Build) -> Image:
@@ -53,8 +50,8 @@ def build_image(source: Path, headers: Path, interface: Interface, target: Targe
     image = Image(target, interface, folder, compiler, flags)
     (folder / "harness.c").write_text(harness_source(interface, target, build))
     extra: tuple[str, ...] = ("-fcallgraph-info=su",) if _reports_stack(compiler) else ()
-    extra += (f"-D{interface.name.upper()}_PORTABLE",) if build.portable else ()
     includes = ("-I", str(headers.resolve()))
+    extra = (*extra, *(f"-D{macro}" for macro in build.defines))
     compile_c(compiler, ["-std=c99", *flags, *extra, *includes, "-c", str(source.resolve()), "-o", "model.o"], folder)
     harness = ["-std=gnu11", *flags, *WARNINGS, *includes, "-c", "harness.c", "-o", "harness.o"]
     compile_c(compiler, harness, folder)

@@ -54,6 +54,8 @@ class Layer:
     """Tensor names; the empty name is an omitted optional input."""
     declared: tuple[TensorType, ...]
     traces: Traces
+    intermediates: tuple[QuantParams | None, ...] = ()
+    """Scales of values inside the operator."""
 
     @property
     def x(self) -> str:
@@ -212,6 +214,20 @@ class Layer:
         if found.quant is None or want.quant is None or found.quant == want.quant:
             return x
         return self.emit(Reshape(found.shape), x, index=index)
+
+    def emit_stateful(self, op: Op, *inputs: str, states: Sequence[int]) -> str:
+        """Apply an operator that gives the layer's output, then the next values of the variables at these inputs."""
+        first = self.declared[0]
+        held = [self.type(index) for index in states]
+        kinds = [(first.dtype, first.quant), *((kind.dtype, kind.quant) for kind in held)]
+        result, *following = self._apply(op, inputs, kinds)
+        for index, value in zip(states, following, strict=True):
+            self.update(index, value)
+        return result
+
+    def update(self, index: int, value: str) -> None:
+        """Let `value` be what the variable that is input `index` holds from now on."""
+        self.traces.updates[self.operand(index)] = value
 
     def clamp(self) -> Clamp | None:
         """The fused activation as limits; None for none and for those that `activated` applies."""

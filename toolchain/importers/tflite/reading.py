@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -65,6 +65,8 @@ class Operator:
     """-1 for an omitted optional input."""
     outputs: tuple[int, ...]
     custom: bool = False
+    intermediates: tuple[int, ...] = ()
+    """Tensors that only state the scale of something inside the operator."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +79,8 @@ class Network:
     outputs: tuple[int, ...]
     input_names: dict[int, str] = field(default_factory=dict)
     output_names: dict[int, str] = field(default_factory=dict)
+    others: dict[int, Network] = field(default_factory=dict)
+    """Subgraphs that CALL_ONCE runs, by their index."""
 
 
 def read(model: Any, subject: str) -> Network:
@@ -114,13 +118,23 @@ class _Reader:
     def network(self) -> Network:
         if not self.model.SubgraphsLength():
             raise InputError("no graph inside, expected a model; is the file complete?")
-        graph = self.model.Subgraphs(0)
+        main = self.subgraph(0)
+        called = {int(each.options["InitSubgraphIndex"]) for each in main.operators if each.kind == "CALL_ONCE"}
+        if not called.issubset(range(1, self.count(self.model.SubgraphsLength()))):
+            raise InputError(f"damaged (it calls subgraphs {sorted(called)} of {self.model.SubgraphsLength()})")
+        names = self.signature()
+        return replace(
+            main, input_names=names[0], output_names=names[1], others={index: self.subgraph(index) for index in called}
+        )
+
+    def subgraph(self, index: int) -> Network:
+        graph = self.model.Subgraphs(index)
         tensors = tuple(self.tensor(graph.Tensors(i)) for i in range(self.count(graph.TensorsLength())))
         operators = tuple(self.operator(graph.Operators(i)) for i in range(self.count(graph.OperatorsLength())))
         inputs = self.integers(graph.Inputs, graph.InputsLength())
         outputs = self.integers(graph.Outputs, graph.OutputsLength())
         _check_indices(len(tensors), operators, inputs, outputs)
-        return Network(tensors, operators, inputs, outputs, *self.signature())
+        return Network(tensors, operators, inputs, outputs)
 
     def count(self, length: int, size: int = 4) -> int:
         """A vector's length. Raises InputError when the file is too short to hold it."""
@@ -160,6 +174,7 @@ class _Reader:
             self.integers(operator.Inputs, operator.InputsLength()),
             self.integers(operator.Outputs, operator.OutputsLength()),
             custom,
+            self.integers(operator.Intermediates, operator.IntermediatesLength()),
         )
 
     def options(self, operator: Any) -> dict[str, Any]:
@@ -176,7 +191,8 @@ class _Reader:
             key: self.integers(getattr(options, key), getattr(options, f"{key}Length")()) for key in fields
         }
         for key in vars(cls):
-            if not key.startswith(("GetRoot", "Init", "_", *fields)) and not key.endswith("HasIdentifier"):
+            reader = key != "Init" and not key.startswith(("GetRoot", "_", *fields))
+            if reader and not key.endswith("HasIdentifier"):
                 values[key] = getattr(options, key)()
         return values
 
@@ -253,7 +269,8 @@ def _check_indices(
 ) -> None:
     """Raise InputError for a tensor index outside the graph."""
     for operator in operators:
-        if any(not -1 <= i < count for i in operator.inputs) or any(not 0 <= i < count for i in operator.outputs):
+        written = (*operator.outputs, *operator.intermediates)
+        if any(not -1 <= i < count for i in operator.inputs) or any(not 0 <= i < count for i in written):
             raise InputError(f"damaged ({operator.kind} uses tensors the model does not have)")
     if any(not 0 <= i < count for i in (*inputs, *outputs)):
         raise InputError("damaged (its inputs or outputs are tensors the model does not have)")
