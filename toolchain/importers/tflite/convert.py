@@ -164,7 +164,9 @@ class _Conversion:
             raise ValueError("no outputs")
         if declared[0].dtype is DType.FLOAT32 and operator.kind != "DEQUANTIZE":
             names = self.dequantized(names)
-        result = handler(Layer(self.builder, operator.kind, origin, operator.options, names, declared, self.traces))
+        inner = tuple(quantization(self.network.tensors[index]) for index in operator.intermediates)
+        layer = Layer(self.builder, operator.kind, origin, operator.options, names, declared, self.traces, inner)
+        result = handler(layer)
         results = (result,) if isinstance(result, str) else result
         return tuple(self.quantized(name, kind, origin) for name, kind in zip(results, declared, strict=False))
 
