@@ -68,7 +68,8 @@ class Result:
     def run(self, x: Any) -> Any:
         """Outputs of the C for samples in the framework's layout: an array, or {name: array} for several outputs.
 
-        Floats are quantized for integer inputs; integer outputs come as the integers the C computes.
+        Floats are quantized for integer inputs; integer outputs come as the integers the C computes. The samples of
+        a model with states are the steps of one sequence, which begins with a reset.
         """
         found = self.compiled.run(samples.feeds(self.graph, samples.read_samples(x, "run")))
         outputs = {
@@ -165,7 +166,10 @@ def _export(
 def self_test(graph: Graph, calibration: Samples | None, options: Options) -> emit.Vectors:
     """The samples that NAME_vectors.h embeds: the first of the calibration's, else seeded noise."""
     batch = samples.head(check.trial_batch(graph, calibration), options.vectors)
-    outputs = interpret_batch(graph, batch, options.rounding)
+    count = len(next(iter(batch.values())))
+    singles = [{name: array[at : at + 1] for name, array in batch.items()} for at in range(count)]
+    rows = [interpret_batch(graph, single, options.rounding) for single in singles]
+    outputs = {name: np.concatenate([row[name] for row in rows]) for name in graph.outputs}
     return emit.Vectors(tuple(batch[name] for name in graph.inputs), tuple(outputs[name] for name in graph.outputs))
 
 
@@ -188,6 +192,11 @@ def quantized(
         return ends, quantize.inherited(ends, passes.float_layers(ends))
     if options.quantize == "float32":
         return graph, None
+    if graph.states:
+        raise InputError(
+            f"{options.name}: it keeps state between runs, which quantization does not follow; export it as float32, "
+            "or quantize it in TensorFlow"
+        )
     if data.calibration is None:
         wanted = ", ".join(f"{graph.port(n).name} {samples.framework_shape(graph, n)}" for n in graph.inputs)
         raise InputError(

@@ -223,7 +223,10 @@ def test_the_real_c_computes_the_same_at_every_allowed_distance(program, tmp_pat
 
 
 def test_the_real_c_fails_at_the_next_shorter_distance(program, tmp_path, rng):
-    """Statements are not only safe but exact, and a distance that is too short does harm that is seen."""
+    """Statements are not only safe but exact, and a distance that is too short does harm that is seen.
+
+    A kernel with several bodies states what all of them tolerate; the one that runs here may tolerate more.
+    """
     harmed, spared = set(), []
     for (step, position, _), found in zip(probes(program), survivors(program, tmp_path, rng), strict=True):
         x, y = program.buffers[step.reads[position]], program.buffers[step.writes[0]]
@@ -233,7 +236,7 @@ def test_the_real_c_fails_at_the_next_shorter_distance(program, tmp_path, rng):
             continue
         if shorter not in found:
             harmed.add(step.kernel.macro)
-        elif x.dtype is y.dtype and step.kernel.macro not in MASKING:
+        elif x.dtype is y.dtype and step.kernel.macro not in MASKING and not step.kernel.dsp_helpers:
             spared.append((step.kernel.symbol, step.overlaps[position].least, step.record))
     assert not spared
     assert harmed >= {

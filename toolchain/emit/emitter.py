@@ -17,7 +17,7 @@ from toolchain.emit.crc import weights_crc
 from toolchain.emit.environment import c_type, c_value, environment, table, wrapped
 from toolchain.ir.types import Array, DType
 from toolchain.lower.names import comment
-from toolchain.lower.program import PortSpec, Program, Step, Value
+from toolchain.lower.program import PortSpec, Program, StateSpec, Step, Value
 from toolchain.ops.base import Body
 
 TOLERANCE = 1e-4
@@ -83,6 +83,7 @@ def _facts(program: Program, vectors: Vectors | None, *, trace: bool, source: st
         "arena_bytes": program.arena_bytes,
         "weight_bytes": program.weight_bytes,
         "memory_map": layout.memory_map(program),
+        "states": [_state(program, state) for state in program.states],
         "inputs": inputs,
         "outputs": outputs,
         "quantized_inputs": [port for port in inputs if port["scale"] is not None],
@@ -124,6 +125,12 @@ def _port(program: Program, port: PortSpec, direction: str) -> dict[str, Any]:
     }
 
 
+def _state(program: Program, state: StateSpec) -> dict[str, Any]:
+    buffer = program.buffers[state.buffer]
+    facts = {"offset": program.plan[state.buffer], "bytes": buffer.bytes, "fill": state.fill}
+    return {**facts, "constant": state.constant or ""}
+
+
 def _layout(port: PortSpec) -> str:
     """How the C's axes follow from the framework's, or nothing when they are the same."""
     permutation = port.permutation
@@ -138,14 +145,25 @@ def _uses_libm(program: Program, functions: Iterable[str]) -> bool:
 
 
 def _helpers(program: Program) -> list[str]:
-    wanted = {name for kernel in program.kernels for name in kernel.helpers} - {LIBM}
+    """The helpers' C, each with the condition under which a body calls it."""
+    callers = {
+        name: {body for body in Body if any(name in kernel.helpers_of(body) for kernel in program.kernels)}
+        for kernel in program.kernels
+        for body in Body
+        for name in kernel.helpers_of(body)
+        if name != LIBM
+    }
     known = _macros(HELPERS)
-    if missing := sorted(wanted.difference(known)):
+    if missing := sorted(callers.keys() - set(known)):
         raise ValueError(f"{HELPERS}: no macro {', '.join(missing)}")
-    if both := sorted(wanted.intersection(kernel.symbol for kernel in program.kernels)):
+    if both := sorted(callers.keys() & {kernel.symbol for kernel in program.kernels}):
         raise ValueError(f"{HELPERS}: {', '.join(both)} is the name of a kernel as well")
-    module = environment().get_template(HELPERS).module
-    return [tidy(str(getattr(module, name)(program.rounding.value))) for name in known if name in wanted]
+    return [_helper(name, program.rounding.value, bodies.condition(callers[name])) for name in known if name in callers]
+
+
+def _helper(name: str, rounding: str, condition: str) -> str:
+    code = tidy(str(getattr(environment().get_template(HELPERS).module, name)(rounding)))
+    return f"#if {condition}\n{code}\n#endif" if condition else code
 
 
 @functools.cache
@@ -214,8 +232,10 @@ def _constants(program: Program) -> dict[str, Any]:
 
 
 def _constant(program: Program, name: str, array: Array) -> dict[str, Any]:
-    readers = [(body, step) for body in Body for step in program.steps if _reads(step, body, name)]
-    _, user = readers[0]
+    readers = [(body, step.origin) for body in Body for step in program.steps if _reads(step, body, name)]
+    if any(state.constant == name for state in program.states):
+        readers += [(body, "what a state begins with") for body in Body]
+    _, origin = readers[0]
     return {
         "condition": bodies.condition({body for body, _ in readers}),
         "name": name,
@@ -223,7 +243,7 @@ def _constant(program: Program, name: str, array: Array) -> dict[str, Any]:
         "elements": array.size,
         "width": array.dtype.itemsize,
         "shape": " x ".join(map(str, array.shape)) or "scalar",
-        "origin": comment(user.origin),
+        "origin": comment(origin),
         "table": table(array),
     }
 

@@ -46,6 +46,7 @@ def interface(graph: Graph, name: str) -> Interface:
         name,
         tuple((each, graph.tensors[each].type) for each in graph.inputs),
         tuple((each, graph.tensors[each].type) for each in graph.outputs),
+        bool(graph.states),
     )
 
 

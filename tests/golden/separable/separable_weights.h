@@ -7,13 +7,15 @@
 /* CRC-32 of all elements, least significant byte first. */
 #if KERNEL_MVE
 #define SEPARABLE_WEIGHTS_CRC32 0x0e029a69u
+#elif KERNEL_DSP
+#define SEPARABLE_WEIGHTS_CRC32 0xd5f8117eu
 #else
 #define SEPARABLE_WEIGHTS_CRC32 0x12c9c518u
 #endif
 
 /* clang-format off */
 
-#if !KERNEL_MVE
+#if !KERNEL_DSP
 
 /* stem: 8 x 18 */
 static const SEPARABLE_ALIGN(16) SEPARABLE_WEIGHTS_ATTR int8_t conv1_weight[144] = {
@@ -52,11 +54,29 @@ static const SEPARABLE_ALIGN(16) SEPARABLE_WEIGHTS_ATTR int8_t conv1_weight_mve[
 };
 #endif
 
-#if !KERNEL_MVE
+#if !KERNEL_DSP
 
 /* stem: 8 */
 static const SEPARABLE_ALIGN(16) SEPARABLE_WEIGHTS_ATTR int32_t conv1_bias[8] = {
      -9484,  -4239, -13962,   4042,  10631,   9485, -23264,  11332
+};
+#endif
+
+#if KERNEL_DSP && !KERNEL_MVE
+
+/* stem: 4 x 5 x 1 x 4 */
+static const SEPARABLE_ALIGN(16) SEPARABLE_WEIGHTS_ATTR int16_t conv1_pairs_weight_dsp[80] = {
+      1801, -13081, -24090, -25554,  12524,   2701, -22287,  12528,   4949,   6198,   1755,  15893, -14863,  11557,  10747,   3098,
+     30477,      0,   4067,      0,   1016,  11562,  -1233,   7669,  27593,   3052, -12224, -17755,  -3316,  -8873, -28361,  13874,
+      7387,  -2356,    699,  17671,  -2075,      0,     59,      0,  17101,  -7903, -10031, -18883,   1787, -10070,  -3079,   4812,
+     -2621,    633,  10999,   7618,  -5096,  -8419,  29709,   3917,  -8211,      0,  -5433,      0,  -8597,  -8508,  -6816,  32556,
+    -21193,  -9270,   -765,   7894,  -1516,  10640, -14594, -12809,  20787, -12553,   3113,  -6099,   8649,      0,   5594,      0
+};
+
+/* stem: 4 x 5 */
+static const SEPARABLE_ALIGN(16) SEPARABLE_WEIGHTS_ATTR int32_t conv1_pairs_scale_dsp[20] = {
+        -11020,    1263092, 2018138688, 2018138688,       3334,      -7178,    2862582, 2018138688, 2018138688,       3334,      -1913,    2033031, 2018138688, 2018138688,       3334,     -12896,
+       1151392, 2018138688, 2018138688,       3334
 };
 #endif
 
@@ -83,7 +103,7 @@ static const SEPARABLE_ALIGN(16) SEPARABLE_WEIGHTS_ATTR int32_t depthwise2_bias[
       5702,   6000,  -4436, -19713,  15272,  -5701,  -5077,  24208
 };
 
-#if !KERNEL_MVE
+#if !KERNEL_DSP
 
 /* pointwise: 12 x 8 */
 static const SEPARABLE_ALIGN(16) SEPARABLE_WEIGHTS_ATTR int8_t conv3_weight[96] = {
@@ -115,11 +135,27 @@ static const SEPARABLE_ALIGN(16) SEPARABLE_WEIGHTS_ATTR int8_t conv3_weight_mve[
 };
 #endif
 
-#if !KERNEL_MVE
+#if !KERNEL_DSP
 
 /* pointwise: 12 */
 static const SEPARABLE_ALIGN(16) SEPARABLE_WEIGHTS_ATTR int32_t conv3_bias[12] = {
       -446,    953,  -8258, -19270,  -7649,  10440,  -2821,   1389, -12483,   2462,  11782,  -1436
+};
+#endif
+
+#if KERNEL_DSP && !KERNEL_MVE
+
+/* pointwise: 6 x 2 x 1 x 4 */
+static const SEPARABLE_ALIGN(16) SEPARABLE_WEIGHTS_ATTR int16_t conv3_pairs_weight_dsp[48] = {
+    -18061,   1748,   7488,   2347,   9351, -17715, -13304, -24146,  25069, -18448,  14391, -12499,   -835,   7113, -26918, -20822,
+      1024,  23296,  30464,  -4864,  11520,  28672, -15104,  10496,  -8492,   4912,   5663,  28310,  -3352,    690,  14059,   2775,
+     20680, -12866,  22413,   -723, -13237,   6942,  27432,  -1584, -13804,   5852,   1306,  -9801,   1475,  12060, -12404,  -5505
+};
+
+/* pointwise: 6 x 5 */
+static const SEPARABLE_ALIGN(16) SEPARABLE_WEIGHTS_ATTR int32_t conv3_pairs_scale_dsp[30] = {
+         -9150,   -6449854, 1699965944, 1699965944,       3334,     -31426,   -9158850, 1699965944, 1699965944,       3334,          0,   13617152, 1073741824, 1699965944,       3328,     -32901,
+       6057083, 1699965944, 1699965944,       3334,     -24643,    6897085, 1699965944, 1699965944,       3334,        902,   -3020922, 1699965944, 1699965944,       3334
 };
 #endif
 
@@ -133,7 +169,7 @@ static const SEPARABLE_ALIGN(16) SEPARABLE_WEIGHTS_ATTR int32_t conv3_scales_mve
 };
 #endif
 
-#if !KERNEL_MVE
+#if !KERNEL_DSP
 
 /* head: 4 x 12 */
 static const SEPARABLE_ALIGN(16) SEPARABLE_WEIGHTS_ATTR int8_t dense5_weight[48] = {
@@ -154,11 +190,25 @@ static const SEPARABLE_ALIGN(16) SEPARABLE_WEIGHTS_ATTR int8_t dense5_weight_mve
 };
 #endif
 
-#if !KERNEL_MVE
+#if !KERNEL_DSP
 
 /* head: 4 */
 static const SEPARABLE_ALIGN(16) SEPARABLE_WEIGHTS_ATTR int32_t dense5_bias[4] = {
     51652, -5643, -1026, 29260
+};
+#endif
+
+#if KERNEL_DSP && !KERNEL_MVE
+
+/* head: 1 x 4 x 2 x 4 */
+static const SEPARABLE_ALIGN(16) SEPARABLE_WEIGHTS_ATTR int16_t dense5_pairs_weight_dsp[32] = {
+     17785,  21954, -24080,  20119,  20498,   7859,  -1958, -16068,  13373,   8298,  -2819, -28371,  -2665,  18931,  -6263, -25087,
+      1139,   1509,  -9646, -13794, -15073,  32508,   9365,  10766,      0,      0,      0,      0,      0,      0,      0,      0
+};
+
+/* head: 2 x 5 */
+static const SEPARABLE_ALIGN(16) SEPARABLE_WEIGHTS_ATTR int32_t dense5_pairs_scale_dsp[10] = {
+         51652,   -1392956, 1313560380, 1313560380,       1542,      -1026,    7489534, 1313560380, 1313560380,       1542
 };
 #endif
 
