@@ -22,7 +22,7 @@ from toolchain.ir.types import DType
 from toolchain.passes import float_layers, optimize
 from toolchain.quantize import quantize
 from toolchain.quantize.integers import Trial
-from toolchain.verify.compare import desktop_batch
+from toolchain.verify.compare import interpret_batch
 
 
 def test_activations_have_16_bits_and_no_zero_point() -> None:
@@ -138,5 +138,5 @@ def test_lite_files_of_the_same_nets_equal_the_reference_kernels(name: str) -> N
     assert float_layers(graph) == ()
     x = rng.integers(-20000, 20000, (8, 1, 24, 24, 3)).astype(np.int16)
     wanted = np.stack([reference.run([sample])[0] for sample in x])
-    found = desktop_batch(graph, {graph.inputs[0]: x})[graph.outputs[0]]
+    found = interpret_batch(graph, {graph.inputs[0]: x}, Rounding.LITERT)[graph.outputs[0]]
     assert np.array_equal(found.reshape(wanted.shape), wanted)
