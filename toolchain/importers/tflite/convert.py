@@ -153,6 +153,8 @@ class _Conversion:
         outputs = [self.network.tensors[index] for index in operator.outputs]
         if any(tensor.variable for tensor in outputs):
             raise NoCFormError("it keeps state between runs")
+        if operator.kind == "CAST" and any(self.network.tensors[index].kind == "UINT8" for index in operator.inputs):
+            raise NoCFormError("a cast of uint8, expected one of int8, int32 or float32")
         found = [self.operand(index) for index in operator.inputs]
         if None in found:
             return ()
