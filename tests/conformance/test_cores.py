@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.conformance import compare, int8_elementwise, int8_linear, int8_shape, networks
+from tests.conformance import compare, int8_elementwise, int8_linear, int8_shape, networks, uint8_operators
 from tests.conformance.family import FAMILIES
 from tests.conformance.programs import write
 from tests.test_generated import tool
@@ -19,12 +19,13 @@ if TYPE_CHECKING:
 assert int8_elementwise
 assert int8_linear
 assert int8_shape
-assert networks  # imported for the families they register
+assert networks
+assert uint8_operators  # imported for the families they register
 pytest.importorskip("tensorflow", reason="needs tensorflow")
 
 VARIED = {
     "conv_2d": 8, "depthwise_conv_2d": 8, "transpose_conv": 2, "fully_connected": 3, "conv_2d_uint8": 3,
-    "add_sub_mul": 3, "pools": 4, "softmaxes": 2, "networks": 5, "classifiers": 2,
+    "add_sub_mul": 3, "pools": 4, "average_pool_uint8": 2, "softmaxes": 2, "networks": 5, "classifiers": 2,
 }  # fmt: skip
 """Family -> how many of its cases."""
 
