@@ -222,6 +222,11 @@ def test_the_real_c_computes_the_same_at_every_allowed_distance(program, tmp_pat
         assert found == allowed, step
 
 
+def in_place_for_mve(step):
+    """Whether the body for MVE allows less than plain C, which is what runs here."""
+    return step.kernel.macro == "depthwise" and dict(step.kernel.variant)["mve"]
+
+
 def test_the_real_c_fails_at_the_next_shorter_distance(program, tmp_path, rng):
     """Statements are not only safe but exact, and a distance that is too short does harm that is seen."""
     harmed, spared = set(), []
@@ -233,7 +238,7 @@ def test_the_real_c_fails_at_the_next_shorter_distance(program, tmp_path, rng):
             continue
         if shorter not in found:
             harmed.add(step.kernel.macro)
-        elif x.dtype is y.dtype and step.kernel.macro not in MASKING:
+        elif x.dtype is y.dtype and step.kernel.macro not in MASKING and not in_place_for_mve(step):
             spared.append((step.kernel.symbol, step.overlaps[position].least, step.record))
     assert not spared
     assert harmed >= {

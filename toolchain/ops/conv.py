@@ -12,6 +12,7 @@ import numpy as np
 
 from toolchain.ir.graph import Tensor
 from toolchain.ir.types import Array, DType, TensorType
+from toolchain.ops import depthwise_mve
 from toolchain.ops.base import Call, Field, Op, Operands, float32, operator
 from toolchain.ops.dense import dense_call
 from toolchain.ops.linear import (
@@ -249,7 +250,8 @@ class Conv(Op):
             return (Call(kernel, {**kept, **fields}, overlaps=(overlap,)),)
         rows, overlap = _depthwise_rows(operands, record)
         scratch = rows * _row_bytes(operands.inputs[0].type)
-        return (Call(kernel, {**kept, "kept_rows": rows, **fields}, scratch=scratch, overlaps=(overlap,)),)
+        call = Call(kernel, {**kept, "kept_rows": rows, **fields}, scratch=scratch, overlaps=(overlap,))
+        return (depthwise_mve.with_body(call, operands, spec, _axes(record)),)
 
     def has_integer_form(
         self, inputs: tuple[Tensor, ...], outputs: tuple[Tensor, ...], dtype: DType = DType.INT8
