@@ -9,7 +9,20 @@ import itertools
 from dataclasses import dataclass
 
 from toolchain.ir.types import DType
-from toolchain.ops import binary, conv, convert, dense, normalize, pool, reduce, resize, shape, softmax, unary
+from toolchain.ops import (
+    binary,
+    conv,
+    convert,
+    dense,
+    normalize,
+    pool,
+    recurrent,
+    reduce,
+    resize,
+    shape,
+    softmax,
+    unary,
+)
 from toolchain.ops.base import Op
 
 INF = float("inf")
@@ -188,11 +201,14 @@ for _row in [
     *(Row(softmax.Softmax(axis), (x,)) for axis, x in ((1, (1, 10)), (1, (1, 1)), (3, (1, 2, 3, 17)), (1, (1, 5, 4)))),
     *(Row(softmax.LogSoftmax(axis), (x,)) for axis, x in ((1, (1, 10)), (2, (1, 3, 7)))),
     Row(convert.Cast(DType.INT32), ((1, 9),)),
+    Row(recurrent.Svdf(2), ((1, 5), (6, 5), (6, 4), (3,), (1, 24)), (1, 2, 3)),
+    Row(recurrent.Svdf(1, (0.0, INF)), ((2, 3), (4, 3), (4, 1), (4,), (2, 4)), (1, 2, 3)),
     Row(normalize.LayerNorm(2, 1e-5), ((1, 4, 6), (6,), (6,)), (1, 2)),
     Row(normalize.GroupNorm(2, 1e-5), ((1, 3, 4, 6), (6,), (6,)), (1, 2)),
     Row(normalize.GroupNorm(3, 1e-5), ((1, 5, 3), (3,), (3,)), (1, 2)),
     Row(normalize.LRN(3, 1e-2, 0.75, 1.0), ((1, 3, 2, 5),)),
 ]:
     CASES.setdefault(type(_row.op).__name__, []).append(_row)
-EXERCISED_BY_ALL = {"Quantize", "Dequantize"}
-"""Every int8 row enters and leaves through these."""
+EXERCISED_BY_ALL = {"Quantize", "Dequantize", "Lookup"}
+"""Every int8 row enters and leaves through the first two; a table is made of a quantized model's functions, and
+runs in the kernel of each Unary."""

@@ -87,7 +87,7 @@ def export(
     quantize: Annotated[str, typer.Option(help="float32 or int8.")] = "float32",
     per_channel: Annotated[bool, typer.Option("--per-channel/--per-tensor", help="Weight scales.")] = False,
     calibration: Annotated[str | None, typer.Option(help="Representative inputs for int8, .npz or .npy.")] = None,
-    calibration_method: Annotated[str, typer.Option(help="minmax, percentile, mse or entropy.")] = "minmax",
+    calibration_method: Annotated[str, typer.Option(help="minmax, percentile, mse, entropy or auto.")] = "minmax",
     equalize: Annotated[
         bool | None,
         typer.Option("--equalize/--no-equalize", help="Move channel factors between layers (default: per tensor)."),
@@ -100,6 +100,9 @@ def export(
         bool | None,
         typer.Option("--bias-correction/--no-bias-correction", help="Take back mean errors (default: per tensor)."),
     ] = None,
+    optimize_weights: Annotated[
+        bool, typer.Option("--optimize-weights", help="Round weights with error feedback.")
+    ] = False,
     io: Annotated[str | None, typer.Option(help="Type of C inputs and outputs: float32, int8 or int16.")] = None,
     input_shape: Shapes = None,
     input_layout: Layout = "nhwc",
@@ -109,6 +112,7 @@ def export(
     max_flash: Annotated[int | None, typer.Option(help="Largest code and weights in bytes.")] = None,
     max_stack: Annotated[int | None, typer.Option(help="Deepest stack in bytes.")] = None,
     max_accuracy_drop: Annotated[float | None, typer.Option(help="Points the C may lose on --eval.")] = None,
+    min_sqnr: Annotated[float | None, typer.Option(help="Least signal to quantization noise, in dB.")] = None,
     preserve_input: Annotated[
         bool, typer.Option("--preserve-input", help="A run leaves the inputs as they are.")
     ] = False,
@@ -135,6 +139,7 @@ def export(
             equalize=equalize,
             absorb_bias=absorb_bias,
             bias_correction=bias_correction,
+            optimize_weights=optimize_weights,
             io=io,
             input_shape=parse_shapes(input_shape or []),
             input_layout=input_layout,
@@ -144,6 +149,7 @@ def export(
             max_flash=max_flash,
             max_stack=max_stack,
             max_accuracy_drop=max_accuracy_drop,
+            min_sqnr=min_sqnr,
             preserve_input=preserve_input,
             vectors=vectors,
             verify=verify,
@@ -154,7 +160,12 @@ def export(
     if as_json:
         _print_json({"out": str(out), "manifest": result.manifest, "parity": result.parity})
     else:
-        _print_table(_summary(result))
+        from toolchain.report.tables import quantization_tables
+
+        for table in (*quantization_tables(result.manifest), _summary(result)):
+            _print_table(table)
+        for warning in (result.manifest["quantization"] or {}).get("warnings", ()):
+            typer.echo(f"inlay: warning: {warning}", err=True)
 
 
 @app.command()
@@ -382,6 +393,8 @@ def _summary(result: Result) -> Table:
         table.add_row(
             "accuracy model", f"{accuracy['model']:.2f} % ({accuracy['reference']}, {accuracy['samples']} samples)"
         )
+        if accuracy["python"] is not None:
+            table.add_row("accuracy Python", f"{accuracy['python']:.2f} % (the same integers in numpy)")
         table.add_row("accuracy C", f"{accuracy['c']:.2f} %")
     table.add_row("arena", f"{document['sizes']['arena_bytes']:,} bytes")
     table.add_row("weights", f"{document['sizes']['weights_bytes']:,} bytes")

@@ -22,6 +22,8 @@ class CalibrationMethod(enum.Enum):
     PERCENTILE = "percentile"
     MSE = "mse"
     ENTROPY = "entropy"
+    AUTO = "auto"
+    """For each tensor the one that errs least at the outputs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,10 +42,12 @@ class Options:
     max_flash: int | None = None
     max_stack: int | None = None
     max_accuracy_drop: float | None = None
+    min_sqnr: float | None = None
     equalize: bool | None = None
     absorb_bias: bool | None = None
     bias_correction: bool | None = None
     """Post-training techniques; None: with per-tensor weight scales yes, with per-channel ones no."""
+    optimize_weights: bool = False
     preserve_input: bool = False
     vectors: int = 1
     verify: bool = True

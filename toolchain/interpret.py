@@ -13,12 +13,22 @@ from toolchain.ops.base import Operands
 def run(
     graph: Graph, feeds: Mapping[str, Array], *, keep: bool = False, rounding: Rounding = Rounding.TFLM
 ) -> dict[str, Array]:
-    """Return {output: array}, or every tensor when `keep`. `feeds` holds one array of the tensor's shape per input."""
+    """Return {output: array}, or every tensor when `keep`. `feeds` holds one array of the tensor's shape per input.
+
+    States are at their initial values unless `feeds` holds them (`kept` of the run before); their values after the
+    run are among the outputs.
+    """
     values = {name: tensor.data for name, tensor in graph.tensors.items() if tensor.data is not None}
+    values |= {state.read: feeds.get(state.read, state.initial) for state in graph.states}
     values |= {name: feeds[name] for name in graph.inputs}
     for node in graph.nodes:
         values |= zip(node.outputs, evaluate(graph, node, values, rounding), strict=True)
-    return values if keep else {name: values[name] for name in graph.outputs}
+    return values if keep else {name: values[name] for name in graph.ends}
+
+
+def kept(graph: Graph, values: Mapping[str, Array]) -> dict[str, Array]:
+    """What the states hold after a run that gave `values`, as feeds of the next run."""
+    return {state.read: values[state.write] for state in graph.states}
 
 
 def evaluate(graph: Graph, node: Node, values: Mapping[str, Array], rounding: Rounding) -> tuple[Array, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import hashlib
 import shutil
@@ -67,7 +68,8 @@ class Result:
     def run(self, x: Any) -> Any:
         """Outputs of the C for samples in the framework's layout: an array, or {name: array} for several outputs.
 
-        Floats are quantized for integer inputs; integer outputs come as the integers the C computes.
+        Floats are quantized for integer inputs; integer outputs come as the integers the C computes. The samples of
+        a model with states are the steps of one sequence, which begins with a reset.
         """
         found = self.compiled.run(samples.feeds(self.graph, samples.read_samples(x, "run")))
         outputs = {
@@ -142,7 +144,7 @@ def _export(
     if data.evaluation is not None:
         check.labelled(floats, data.evaluation)  # wrong labels are said before the long stages
     progress("quantize", 0, 0)
-    graph, quantization = quantized(floats, options, data.calibration, progress)
+    graph, quantization = quantized(model, floats, options, data, progress)
     progress("lower", 0, 0)
     arranged = plan.arrange(graph, options)
     floats, graph = arranged if graph is floats else floats, arranged
@@ -164,7 +166,10 @@ def _export(
 def self_test(graph: Graph, calibration: Samples | None, options: Options) -> emit.Vectors:
     """The samples that NAME_vectors.h embeds: the first of the calibration's, else seeded noise."""
     batch = samples.head(check.trial_batch(graph, calibration), options.vectors)
-    outputs = interpret_batch(graph, batch, options.rounding)
+    count = len(next(iter(batch.values())))
+    singles = [{name: array[at : at + 1] for name, array in batch.items()} for at in range(count)]
+    rows = [interpret_batch(graph, single, options.rounding) for single in singles]
+    outputs = {name: np.concatenate([row[name] for row in rows]) for name in graph.outputs}
     return emit.Vectors(tuple(batch[name] for name in graph.inputs), tuple(outputs[name] for name in graph.outputs))
 
 
@@ -178,21 +183,49 @@ def is_quantized(graph: Graph) -> bool:
     return any(tensor.type.quant is not None and tensor.data is None for tensor in graph.tensors.values())
 
 
-def quantized(graph: Graph, options: Options, calibration: Samples | None, progress: Progress) -> tuple[Graph, Any]:
+def quantized(
+    model: Any, graph: Graph, options: Options, data: Data, progress: Progress
+) -> tuple[Graph, quantize.QuantizationReport | None]:
     """The graph with integer tensors when int8 is asked for; a model that is quantized keeps its own numbers."""
     if is_quantized(graph):
         ends = passes.integer_ends(graph, DType(options.io)) if options.io in {"int8", "int16"} else graph
         return ends, quantize.inherited(ends, passes.float_layers(ends))
     if options.quantize == "float32":
         return graph, None
-    if calibration is None:
+    if graph.states:
+        raise InputError(
+            f"{options.name}: it keeps state between runs, which quantization does not follow; export it as float32, "
+            "or quantize it in TensorFlow"
+        )
+    if data.calibration is None:
         wanted = ", ".join(f"{graph.port(n).name} {samples.framework_shape(graph, n)}" for n in graph.inputs)
         raise InputError(
             f"{options.name}: int8 needs calibration samples; pass --calibration FILE.npz "
             f"(calibration=... in Python) with representative inputs: {wanted}"
         )
-    batch = samples.feeds(graph, calibration)
-    return quantize.quantize(graph, batch, options, progress)
+    batch = samples.feeds(graph, data.calibration)
+    goal = accuracy_goal(model, graph, options, data.evaluation)
+    made, report = quantize.quantize(graph, batch, options, progress, goal)
+    if data.evaluation is None:
+        return made, report
+    mismatches = quantize.scale_mismatch(graph, batch, samples.feeds(graph, data.evaluation))
+    return made, dataclasses.replace(report, warnings=(*report.warnings, *mismatches))
+
+
+def accuracy_goal(model: Any, graph: Graph, options: Options, evaluation: Samples | None) -> quantize.Goal | None:
+    """The accuracy that a quantized graph must keep on the evaluation samples, None without a limit."""
+    if options.max_accuracy_drop is None or evaluation is None:
+        return None
+    limit, whole = options.max_accuracy_drop, check.model_accuracy(model, graph, evaluation)
+
+    def failure(before: float, best: float) -> str:
+        return (
+            f"{options.name}: int8 loses {whole - before:.2f} points of accuracy ({whole:.2f} % to {before:.2f} %), "
+            f"half of the layers in float {whole - best:.2f}, allowed {limit:g} (max_accuracy_drop)"
+        )
+
+    measure = functools.partial(check.python_accuracy, evaluation=evaluation, rounding=options.rounding)
+    return quantize.Goal("max_accuracy_drop", "% accuracy", whole - limit, measure, failure)
 
 
 def verified(
@@ -296,13 +329,22 @@ def make_options(**fields: Any) -> Options:
     _check_choice("quantize", fields["quantize"], ("float32", "int8"))
     _check_choice("io", fields.get("io"), ("float32", "int8", "int16", None))
     _check_choice("input_layout", fields.get("input_layout", "nhwc"), ("nhwc", "nchw"))
-    for flag in ("max_ram", "max_flash", "max_stack", "max_accuracy_drop"):
+    if fields.get("min_sqnr") is not None:
+        _check_min_sqnr(fields)
+    for flag in ("max_ram", "max_flash", "max_stack", "max_accuracy_drop", "min_sqnr"):
         if fields.get(flag) is not None and fields[flag] < 0:
             raise InputError(f"{flag}: found {fields[flag]}, expected 0 or more")
     fields["calibration_method"] = _enum(CalibrationMethod, fields["calibration_method"], "calibration_method")
     fields["rounding"] = _enum(Rounding, fields["rounding"], "rounding")
     fields["input_shape"] = _shapes(fields["input_shape"])
     return Options(**fields)
+
+
+def _check_min_sqnr(fields: dict[str, Any]) -> None:
+    if fields["quantize"] == "float32":
+        raise InputError("min_sqnr: found quantize float32, which adds no noise; expected int8")
+    if fields.get("max_accuracy_drop") is not None:
+        raise InputError("min_sqnr: found max_accuracy_drop beside it; expected one of the two as the bar")
 
 
 def _check_choice(flag: str, found: object, choices: tuple[object, ...]) -> None:

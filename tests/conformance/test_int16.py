@@ -1,4 +1,4 @@
-"""Quantized operators with 16-bit activations: the C gives the integers of LiteRT's reference kernels, bit for bit."""
+"""16-bit activations, and states: the C gives the integers of LiteRT's reference kernels, bit for bit."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.conformance import compare
+from tests.conformance import compare, stateful  # noqa: F401 - registers families
 from tests.conformance.int16 import INT16
 
 if TYPE_CHECKING:

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import functools
+import re
+import shutil
+import subprocess
 import warnings
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -244,9 +248,14 @@ def compared(graph: Graph, x: np.ndarray, theirs: dict[str, np.ndarray]) -> dict
     return found
 
 
+COMPUTING = {
+    "AvgPool", "Binary", "Conv", "ConvTranspose", "Dense", "Lookup", "Reduce", "Softmax", "Unary",
+}  # fmt: skip
+
+
 def computes(node: Node) -> bool:
     """Whether a layer makes new values; flattened ones may be in another order than onnxruntime's."""
-    return type(node.op).__name__ in {"Conv", "ConvTranspose", "Dense", "Binary", "Unary", "Reduce", "AvgPool"}
+    return type(node.op).__name__ in COMPUTING
 
 
 def entering(graph: Graph, x: np.ndarray) -> np.ndarray:
@@ -280,6 +289,31 @@ def test_layers_equal_onnxruntime(name, form, folder):
     assert max(steps.values()) <= 1, steps
     ours = run(graph, {graph.inputs[0]: entering(graph, x)})[graph.outputs[0]]
     assert np.mean(ours.argmax(1) == theirs["y"].argmax(1)) >= 0.99
+
+
+SLOW_FORMATS = {"qdq_channels", "qdq_signed", "operators", "operators_channels"}
+
+
+def integer_calls(folder: Path, name: str) -> set[str]:
+    """What the layers call outside the C, compiled for a core without a floating-point unit."""
+    flags = ["-mcpu=cortex-m3", "-mthumb", "-Os", "-std=c99", "-ffunction-sections"]
+    subprocess.run(["arm-none-eabi-gcc", *flags, "-c", f"{name}.c", "-o", "layers.o"], cwd=folder, check=True)
+    command = ["arm-none-eabi-objdump", "-r", "layers.o"]
+    dump = subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True).stdout
+    sections = dump.split("RELOCATION RECORDS FOR [")[1:]
+    layers = [text for text in sections if not re.match(rf"\.text\.{name}_(de)?quantize_", text)]
+    assert any(text.startswith(f".text.{name}_run]") for text in layers)
+    return set(re.findall(r"R_ARM_THM_\w+ +(\w+)", "\n".join(layers)))
+
+
+@pytest.mark.skipif(shutil.which("arm-none-eabi-gcc") is None, reason="needs arm-none-eabi-gcc")
+@pytest.mark.parametrize("form", [pytest.param(f, marks=[pytest.mark.slow] * (f in SLOW_FORMATS)) for f in FORMATS])
+@pytest.mark.parametrize("name", NETS)
+def test_the_c_computes_nothing_in_float(name, form, folder, tmp_path):
+    path, out = quantized(name, form, folder), tmp_path / "out"
+    pipeline.export(path, out, name="net", quantize="int8", io="int8", verify=False)
+    floats = [call for call in integer_calls(out, "net") if re.match(r"__aeabi_\w*[fd]|\w*f$", call)]
+    assert bool(floats) == (name in UNQUANTIZED and form.startswith("operators")), floats
 
 
 def test_weights_of_each_channel_have_their_scale(folder):
@@ -441,6 +475,48 @@ def test_moves_between_conversions_are_on_integers():
     graph = passes.optimize(importers.load(whole))
     assert passes.float_layers(graph) == (("y", "the model does not quantize its output"),)
     assert graph.tensors["q"].type.dtype is DType.INT8
+
+
+FUNCTIONS = {
+    "mish": ("Softplus:r:a", "Tanh:a:b", "Mul:r,b:f"),
+    "silu": ("Sigmoid:r:a", "Mul:a,r:f"),
+    "gelu": ("Div:r,two:a", "Erf:a:b", "Add:b,one:c", "Mul:r,c:f"),
+    "log": ("Softplus:r:a", "Greater:r,one:b", "Where:b,r,a:f"),
+    "hard_swish": ("HardSigmoid:r:a", "Mul:r,a:f"),
+}
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_functions_of_one_tensor_are_tables(name):
+    layers = [step.split(":") for step in FUNCTIONS[name]]
+    nodes = [
+        node("QuantizeLinear", "x,s,z", "q"),
+        helper.make_node("Cast", ["q"], ["same"], to=TensorProto.UINT8),
+        node("DequantizeLinear", "same,s,z", "r"),
+        *(helper.make_node(kind, inputs.split(","), [output]) for kind, inputs, output in layers),
+        node("QuantizeLinear", "f,t,u", "g"),
+        node("DequantizeLinear", "g,t,u", "y"),
+    ]
+    numbers = {"one": np.float32(1), "two": np.float32(2)}
+    whole = model(nodes, {"x": (TensorProto.FLOAT, (1, 256))}, {"y": TensorProto.FLOAT}, **SCALES, **numbers)
+    graph = passes.optimize(importers.load(whole))
+    assert passes.float_layers(graph) == ()
+    assert symbols(graph) == ["quantize_s8", "table_s8", "dequantize_s8"]
+    x = np.linspace(-6, 6.7, 256, dtype=np.float32)[None]
+    assert np.abs(run(graph, {"x": x})["y"] - onnx_outputs(whole, {"x": x})["y"]).max() < 1.01 * SCALES["t"]
+
+
+def test_limits_before_the_first_quantization_are_on_integers():
+    nodes = [
+        helper.make_node("Relu", ["x"], ["r"]),
+        node("QuantizeLinear", "r,s,z", "q"),
+        node("DequantizeLinear", "q,s,z", "y"),
+    ]
+    whole = model(nodes, {"x": (TensorProto.FLOAT, (1, 256))}, {"y": TensorProto.FLOAT}, **SCALES)
+    graph = passes.optimize(importers.load(whole))
+    assert symbols(graph) == ["quantize_s8", "table_s8", "dequantize_s8"]
+    x = np.linspace(-6, 6.71, 256, dtype=np.float32)[None]
+    np.testing.assert_allclose(run(graph, {"x": x})["y"], onnx_outputs(whole, {"x": x})["y"], atol=1e-6)
 
 
 def test_integers_are_not_computed_with():

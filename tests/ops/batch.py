@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tests.ops.native import FLAGS, formatted, portable
+from tests.ops.native import fields_of, flags, formatted
 from toolchain.config import Rounding
 from toolchain.emit.emitter import HELPERS, tidy
 from toolchain.emit.environment import c_type, c_value, environment
 from toolchain.ir.graph import Tensor
 from toolchain.ir.types import Array, DType, QuantParams, TensorType
-from toolchain.ops.base import Constant, Field, Kernel, Op, Operands
+from toolchain.ops.base import Body, Constant, Field, Kernel, Op, Operands
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -59,12 +59,12 @@ class Case:
         return y
 
 
-def check(cases: Sequence[Case], folder: Path, compiler: str = "gcc") -> None:
+def check(cases: Sequence[Case], folder: Path, compiler: str = "gcc", body: Body = Body.PORTABLE) -> None:
     """Assert that the C of every case equals numpy: integers to the bit, floats within 1e-5 of the output's range."""
     assert len({case.rounding for case in cases}) == 1
-    functions, program = _program(cases)
+    functions, program = _program(cases, body)
     (folder / "program.c").write_text(INCLUDES + functions + program)
-    subprocess.run([compiler, *FLAGS, "-o", folder / "program", folder / "program.c", "-lm"], check=True)
+    subprocess.run([compiler, *flags(body), "-o", folder / "program", folder / "program.c", "-lm"], check=True)
     raw = subprocess.run([folder / "program"], check=True, capture_output=True).stdout
     start = 0
     for case in cases:
@@ -85,7 +85,7 @@ def _compare(case: Case, y: Array, expected: Array) -> None:
     np.testing.assert_allclose(y, expected, rtol=0, atol=1e-5 * max(span, 1e-3), err_msg=str(case.op))
 
 
-def _program(cases: Sequence[Case]) -> tuple[str, str]:
+def _program(cases: Sequence[Case], body: Body) -> tuple[str, str]:
     kernels: dict[str, Kernel] = {}
     lines, steps = [], []
     for number, case in enumerate(cases):
@@ -95,7 +95,7 @@ def _program(cases: Sequence[Case]) -> tuple[str, str]:
         lines.append(f"static {y.dtype.c} y{number}[{y.elements}];")
         (call,) = case.op.lower(operands)
         assert kernels.setdefault(call.kernel.symbol, call.kernel) == call.kernel
-        fields = ", ".join(_field(f"c{number}_{k}", k, v, lines) for k, v in portable(call).items())
+        fields = ", ".join(_field(f"c{number}_{k}", k, v, lines) for k, v in fields_of(call, body).items())
         lines.append(f"static const struct {call.kernel.symbol} layer{number} = {{{fields}}};")
         reads = "".join(f", x{number}_{i}" for i in call.reads)
         scratch = "" if call.scratch is None else f", scratch{number}" if call.scratch else ", NULL"

@@ -15,7 +15,7 @@ import pytest
 
 from toolchain.ir.graph import Tensor
 from toolchain.ir.types import Array, DType, QuantParams, TensorType
-from toolchain.ops.base import Bodies, Call, Constant, Op, Operands, Plain
+from toolchain.ops.base import Bodies, Body, Call, Constant, Op, Operands, Plain
 from toolchain.templating import TEMPLATES
 
 if TYPE_CHECKING:
@@ -82,8 +82,18 @@ def operands_of(op: Op, inputs: Sequence[Array], quant: Sequence[QuantParams | N
 
 def portable(call: Call) -> dict[str, Plain]:
     """The call's record as plain C reads it."""
-    fields = {name: value.portable if isinstance(value, Bodies) else value for name, value in call.record.items()}
+    return fields_of(call, Body.PORTABLE)
+
+
+def fields_of(call: Call, body: Body) -> dict[str, Plain]:
+    """The call's record as one of the bodies reads it."""
+    fields = {name: value.of(body) if isinstance(value, Bodies) else value for name, value in call.record.items()}
     return {name: value for name, value in fields.items() if value is not None}
+
+
+def flags(body: Body) -> list[str]:
+    """FLAGS for the host to run a body, by the plain C that stands for its instructions."""
+    return [flag.replace("KERNEL_DSP=0", "KERNEL_DSP=1") if body is Body.DSP else flag for flag in FLAGS]
 
 
 def _text(values: Array) -> str:

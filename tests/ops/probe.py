@@ -15,6 +15,7 @@ from toolchain.ir.graph import Graph, Node
 from toolchain.ir.types import DType
 from toolchain.lower import lower
 from toolchain.lower.program import NULL
+from toolchain.ops.base import Body
 from toolchain.plan import plan
 from toolchain.quantize import quantize
 
@@ -118,14 +119,18 @@ def probes(program: Program, *, allowed: bool = False) -> list[Probe]:
     return found
 
 
-def survivors(program: Program, folder: Path, rng: np.random.Generator, *, allowed: bool = False) -> list[list[int]]:
+def survivors(
+    program: Program, folder: Path, rng: np.random.Generator, *, allowed: bool = False, body: Body = Body.PORTABLE
+) -> list[list[int]]:
     """For each of `probes` the distances at which the C computes what it computes in memory of its own.
 
-    `allowed`: only those distances are tried, under sanitizers.
+    `allowed`: only those distances are tried, under sanitizers. `body`: the host runs that one, by the plain C that
+    stands for its instructions.
     """
     todo = probes(program, allowed=allowed)
     for name, text in emit(program).items():
-        (folder / name).write_text(text)
+        chosen = text.replace("#define KERNEL_DSP 0", "#define KERNEL_DSP 1") if body is Body.DSP else text
+        (folder / name).write_text(chosen)
     rounds = 1 if allowed else ROUNDS
     (folder / "probe.c").write_text('#include <stdio.h>\n#include "m.c"\n' + main_of(program, todo, rounds))
     sanitize = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"] if allowed else []

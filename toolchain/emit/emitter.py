@@ -17,7 +17,7 @@ from toolchain.emit.crc import weights_crc
 from toolchain.emit.environment import c_type, c_value, environment, table, wrapped
 from toolchain.ir.types import Array, DType
 from toolchain.lower.names import comment
-from toolchain.lower.program import PortSpec, Program, Step, Value
+from toolchain.lower.program import PortSpec, Program, StateSpec, Step, Value
 from toolchain.ops.base import Body
 
 TOLERANCE = 1e-4
@@ -83,6 +83,7 @@ def _facts(program: Program, vectors: Vectors | None, *, trace: bool, source: st
         "arena_bytes": program.arena_bytes,
         "weight_bytes": program.weight_bytes,
         "memory_map": layout.memory_map(program),
+        "states": [_state(program, state) for state in program.states],
         "inputs": inputs,
         "outputs": outputs,
         "quantized_inputs": [port for port in inputs if port["scale"] is not None],
@@ -122,6 +123,12 @@ def _port(program: Program, port: PortSpec, direction: str) -> dict[str, Any]:
         "limits": None if dtype.numpy.kind not in "iu" else dtype.limits,
         "float": dtype.numpy.kind == "f",
     }
+
+
+def _state(program: Program, state: StateSpec) -> dict[str, Any]:
+    buffer = program.buffers[state.buffer]
+    facts = {"offset": program.plan[state.buffer], "bytes": buffer.bytes, "fill": state.fill}
+    return {**facts, "constant": state.constant or ""}
 
 
 def _layout(port: PortSpec) -> str:
@@ -214,8 +221,10 @@ def _constants(program: Program) -> dict[str, Any]:
 
 
 def _constant(program: Program, name: str, array: Array) -> dict[str, Any]:
-    readers = [(body, step) for body in Body for step in program.steps if _reads(step, body, name)]
-    _, user = readers[0]
+    readers = [(body, step.origin) for body in Body for step in program.steps if _reads(step, body, name)]
+    if any(state.constant == name for state in program.states):
+        readers += [(body, "what a state begins with") for body in Body]
+    _, origin = readers[0]
     return {
         "condition": bodies.condition({body for body, _ in readers}),
         "name": name,
@@ -223,7 +232,7 @@ def _constant(program: Program, name: str, array: Array) -> dict[str, Any]:
         "elements": array.size,
         "width": array.dtype.itemsize,
         "shape": " x ".join(map(str, array.shape)) or "scalar",
-        "origin": comment(user.origin),
+        "origin": comment(origin),
         "table": table(array),
     }
 

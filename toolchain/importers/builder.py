@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from toolchain.errors import InputError, UnsupportedError
-from toolchain.ir.graph import Graph, Node, Port, Tensor
+from toolchain.ir.graph import Graph, Node, Port, State, Tensor
 from toolchain.ir.types import Array, DType, QuantParams, TensorType
 from toolchain.ops.base import QuantRule
 
@@ -52,7 +52,9 @@ class GraphBuilder:
         self.tensors: dict[str, Tensor] = {}
         self.inputs: list[str] = []
         self.problems: list[str] = []
+        self.states: dict[str, State] = {}
         self.four_bit: set[str] = set()
+        self.unsigned: set[str] = set()
         self._counts: dict[str, int] = {}
         self._wishes: dict[str, str] = {}
 
@@ -63,6 +65,16 @@ class GraphBuilder:
         self._check_size(name, tensor_type)
         self.inputs.append(self._remember(Tensor(self.unique(name), tensor_type)))
         return self.inputs[-1]
+
+    def state(self, name: str, tensor_type: TensorType, initial: Array) -> str:
+        """Declare what is kept from run to run; returns the name of its value at the start of a run."""
+        made = self._remember(Tensor(self.unique(name), tensor_type))
+        self.states[made] = State(made, made, np.asarray(initial, tensor_type.dtype.numpy).reshape(tensor_type.shape))
+        return made
+
+    def keep(self, read: str, write: str) -> None:
+        """Let `write` be what the state `read` holds at the start of the next run."""
+        self.states[read] = replace(self.states[read], write=write)
 
     def constant(self, name: str, array: Array, quant: QuantParams | None = None) -> str:
         """Add a constant; returns its tensor name. Raises InputError for NaN and unknown element types.
@@ -154,8 +166,10 @@ class GraphBuilder:
         ends = tuple(outputs)
         if not ends:
             raise InputError(f"{self.subject}: the model has no outputs, expected at least one")
-        nodes = _live(self.nodes, ends)
-        used = {*self.inputs, *ends, *(name for node in nodes for name in (*node.inputs, *node.outputs))}
+        states = [state for state in self.states.values() if state.write != state.read]
+        nodes = _live(self.nodes, (*ends, *(state.write for state in states)))
+        kept = (*(state.read for state in self.states.values()), *(state.write for state in states))
+        used = {*self.inputs, *ends, *kept, *(name for node in nodes for name in (*node.inputs, *node.outputs))}
         tensors = {name: tensor for name, tensor in self.tensors.items() if name in used}
         new = self._granted(tensors)
         return Graph(
@@ -167,6 +181,7 @@ class GraphBuilder:
             tuple(new[name] for name in self.inputs),
             tuple(new[name] for name in ends),
             {new[name]: port for name, port in (ports or {}).items()},
+            states=tuple(State(new[each.read], new[each.write], each.initial) for each in self.states.values()),
         )
 
     def _granted(self, tensors: Mapping[str, Tensor]) -> dict[str, str]:

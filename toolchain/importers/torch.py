@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,11 +12,16 @@ import numpy as np
 from toolchain.errors import InputError
 from toolchain.importers import onnx
 from toolchain.importers.builder import one_line
+from toolchain.importers.fake_quantize import frozen
 from toolchain.importers.quiet import quiet
 
 if TYPE_CHECKING:
     from toolchain.ir.graph import Graph
 
+PACKED = (
+    "; its converted layers (torch.ao) hide their weights: pass the module as it was before convert, "
+    "or what torch.onnx.export(..., dynamo=False) writes"
+)
 Shapes = Sequence[tuple[str, tuple[int, ...]]]
 
 
@@ -38,14 +44,32 @@ def exported_program(model: Any, subject: str, input_shape: Shapes = (), example
     if not isinstance(model, torch.nn.Module):
         return model
     inputs = _zeros(torch, subject, input_shape) if example_inputs is None else _tensors(torch, example_inputs)
+    try:
+        with quiet(), _evaluating(model):
+            return torch.export.export(frozen(model), inputs)
+    except Exception as error:
+        hint = PACKED if _is_packed(model) else ""
+        raise InputError(f"{subject}: torch.export cannot trace the module: {_first_line(error)}{hint}") from error
+
+
+@contextmanager
+def _evaluating(model: Any) -> Iterator[None]:
+    """The module in evaluation mode; modules that torch.export made have their mode built in."""
     training = model.training
     try:
-        with quiet():
-            return torch.export.export(model.eval(), inputs)
-    except Exception as error:
-        raise InputError(f"{subject}: torch.export cannot trace the module: {_first_line(error)}") from error
+        model.eval()
+    except NotImplementedError:
+        yield
+        return
+    try:
+        yield
     finally:
         model.train(training)
+
+
+def _is_packed(model: Any) -> bool:
+    """Whether layers are torch.ao's converted ones, which hide their weights from torch.export."""
+    return any(".ao.nn.quantized" in type(module).__module__ for module in model.modules())
 
 
 def require_torch(subject: str) -> Any:

@@ -42,9 +42,18 @@ class Port:
     permutation: tuple[int, ...] | None = None
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class State:
+    """What a network keeps from one run to the next: `read` at its start, `write` at its end, at first `initial`."""
+
+    read: str
+    write: str
+    initial: Array
+
+
 @dataclass(frozen=True, slots=True)
 class Graph:
-    """A network: nodes in execution order over `tensors`, with named inputs and outputs.
+    """A network: nodes in execution order over `tensors`, with named inputs and outputs, and perhaps states.
 
     `conversions_annotate`: an operator between Dequantize and Quantize is meant to run on integers (ONNX), and not
     a float operator the model asks for (TensorFlow Lite).
@@ -56,6 +65,17 @@ class Graph:
     outputs: tuple[str, ...]
     ports: Mapping[str, Port] = field(default_factory=dict)
     conversions_annotate: bool = False
+    states: tuple[State, ...] = ()
+
+    @property
+    def starts(self) -> tuple[str, ...]:
+        """Tensors that hold something before the first node runs: inputs, and states as they were left."""
+        return (*self.inputs, *(state.read for state in self.states))
+
+    @property
+    def ends(self) -> tuple[str, ...]:
+        """Tensors whose values are wanted after the last node: outputs, and states as they will be found."""
+        return (*self.outputs, *(state.write for state in self.states))
 
     def operands(self, names: tuple[str, ...]) -> tuple[Tensor, ...]:
         """The tensors behind names."""

@@ -9,10 +9,10 @@ import numpy as np
 
 from toolchain.config import Options, Rounding
 from toolchain.errors import InputError
-from toolchain.ir.graph import Graph, Tensor
+from toolchain.ir.graph import Graph, State, Tensor
 from toolchain.ir.types import Array, DType
 from toolchain.lower.names import check_model_name, record_name
-from toolchain.lower.program import NULL, Buffer, ByBody, PortSpec, Program, Ref, Step, Value
+from toolchain.lower.program import NULL, Buffer, ByBody, PortSpec, Program, Ref, StateSpec, Step, Value
 from toolchain.ops.base import OPERATORS, Bodies, Body, Call, Constant, Field, Kernel, Op, Operands, Plain
 
 
@@ -30,6 +30,7 @@ def lower(graph: Graph, options: Options) -> Program:
         else:
             work.node(node.op, graph.operands(node.inputs), graph.operands(node.outputs), node.origin, index)
     outputs = tuple(work.output(index, tensor) for index, tensor in enumerate(graph.outputs))
+    states = work.states()
     return Program(
         name=name,
         kernels=tuple(work.kernels.values()),
@@ -40,6 +41,7 @@ def lower(graph: Graph, options: Options) -> Program:
         outputs=outputs,
         rounding=options.rounding,
         preserve_input=options.preserve_input,
+        states=states,
     )
 
 
@@ -67,6 +69,37 @@ class _Lowering:
         for index, name in enumerate(self.graph.inputs):
             self.refs[name] = self._buffer(f"input{index}", self.graph.tensors[name])
             self._taken.add(self.refs[name])
+        for index, state in enumerate(self.graph.states):
+            self.refs[state.read] = self._buffer(f"state{index}", self.graph.tensors[state.read])
+            self._taken.add(self.refs[state.read])
+
+    def states(self) -> tuple[StateSpec, ...]:
+        """Copy the new values of states over the old ones, where no kernel has written them there."""
+        homes = {self.refs[state.read] for state in self.graph.states}
+        for index, state in enumerate(self.graph.states):
+            ref = self.refs.get(state.write)
+            if ref in homes and ref != self.refs[state.read]:
+                self.refs[state.write] = self._copy(state.write, f"state {index}")
+        for state in self.graph.states:
+            if self.refs.get(state.write) != self.refs[state.read]:
+                source, target = self.graph.tensors[state.write], self.graph.tensors[state.read]
+                self.node(OPERATORS["Copy"](), (source,), (target,), "the next state", len(self.graph.nodes))
+        return tuple(self._state(index, state) for index, state in enumerate(self.graph.states))
+
+    def _state(self, index: int, state: State) -> StateSpec:
+        fill = set(np.ascontiguousarray(state.initial).tobytes())
+        if len(fill) <= 1:
+            return StateSpec(self.refs[state.read], fill.pop() if fill else 0)
+        return StateSpec(self.refs[state.read], 0, self._constant(f"state{index}_initial", state.initial))
+
+    def _updated(self, op: Op, inputs: tuple[Tensor, ...], outputs: tuple[Tensor, ...]) -> None:
+        """Let a kernel that may do so write the new value of a state over the old one, where nothing else reads it."""
+        for output, source in op.updates:
+            names = outputs[output].name, inputs[source].name
+            states = [state for state in self.graph.states if (state.write, state.read) == names]
+            readers = sum(node.inputs.count(names[1]) for node in self.graph.nodes)
+            if states and readers == 1:
+                self.refs[names[0]] = self.refs[names[1]]
 
     def alias(self, output: str, source: str) -> None:
         """Let `output` be the memory of `source`."""
@@ -77,6 +110,7 @@ class _Lowering:
 
     def node(self, op: Op, inputs: tuple[Tensor, ...], outputs: tuple[Tensor, ...], origin: str, index: int) -> None:
         """Append the calls of one operator."""
+        self._updated(op, inputs, outputs)
         for call in op.lower(Operands(inputs, outputs, self.rounding)):
             self._call(call, inputs, outputs, origin, index)
 
@@ -84,14 +118,14 @@ class _Lowering:
         """Return the port of a graph output; one that is an input, a constant or another output gets a copy."""
         ref = self.refs.get(name)
         if ref is None or ref not in self.buffers or ref in self._taken:
-            ref = self._copy(name, index)
+            ref = self._copy(name, f"output {index}")
         self._taken.add(ref)
         return _port(self.graph, index, name, ref)
 
-    def _copy(self, name: str, index: int) -> Ref:
+    def _copy(self, name: str, role: str) -> Ref:
         source = self.graph.tensors[name]
-        target = Tensor(f"{name}:output{index}", source.type)
-        origin = f"{self.graph.port(name).name} as output {index}"
+        target = Tensor(f"{name}:{role}", source.type)
+        origin = f"{self.graph.port(name).name} as {role}"
         self.node(OPERATORS["Copy"](), (source,), (target,), origin, len(self.graph.nodes))
         return self.refs[target.name]
 

@@ -78,6 +78,15 @@ class PortSpec:
     permutation: tuple[int, ...] | None = None
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class StateSpec:
+    """Memory that lasts from one run to the next. A reset copies `constant` there, or fills it with a byte `fill`."""
+
+    buffer: Ref
+    fill: int = 0
+    constant: Ref | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class MemoryPlan:
     """Where every buffer lies in the arena.
@@ -107,11 +116,17 @@ class Program:
     rounding: Rounding = Rounding.TFLM
     preserve_input: bool = False
     memory: MemoryPlan | None = None
+    states: tuple[StateSpec, ...] = ()
 
     @property
     def prefix(self) -> str:
         """What the model's macros begin with."""
         return self.name.upper()
+
+    @property
+    def starts(self) -> tuple[Ref, ...]:
+        """Buffers that hold something before the first step: inputs and states."""
+        return (*(port.buffer for port in self.inputs), *(state.buffer for state in self.states))
 
     @property
     def plan(self) -> Mapping[str, int]:
@@ -135,6 +150,7 @@ class Program:
     def constants_of(self, body: Body) -> tuple[str, ...]:
         """The constant arrays that are read where the kernels run this body."""
         used = {ref for step in self.steps for ref in (*step.reads, *step.fields(body).values())}
+        used |= {state.constant for state in self.states if state.constant}
         return tuple(name for name in self.constants if name in used)
 
     def _placed(self) -> MemoryPlan:

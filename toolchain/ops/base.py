@@ -132,6 +132,8 @@ class Op:
     """Index of the input that holds the int32 bias, or None."""
     channel_axis: ClassVar[int] = 0
     """Axis of the weight that runs over output channels."""
+    updates: ClassVar[tuple[tuple[int, int], ...]] = ()
+    """(output, input over which the kernel may write it): states."""
     view: ClassVar[bool] = False
     """Whether the output is the input's memory under another shape."""
 

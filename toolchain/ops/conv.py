@@ -15,6 +15,7 @@ from toolchain.ir.types import Array, DType, TensorType
 from toolchain.ops import depthwise_mve
 from toolchain.ops.base import Call, Field, Op, Operands, float32, operator
 from toolchain.ops.dense import dense_call
+from toolchain.ops.depthwise import depthwise_call
 from toolchain.ops.linear import (
     Clamp,
     LinearSpec,
@@ -25,12 +26,14 @@ from toolchain.ops.linear import (
     linear_call_parts,
     linear_kernel,
 )
-from toolchain.ops.overlap import FAR, Int, Overlap, by_channel, by_lanes, by_row, first_inputs, first_pixels
+from toolchain.ops.overlap import FAR, Int, Overlap, by_channel, first_inputs, first_pixels
 from toolchain.ops.patches import patch_call
 
 Pairs = tuple[tuple[int, int], ...]
 SINGLE_GROUP = ("group_inputs", "group_outputs", "dilation_x")
 """Fields of the geometry that a convolution in one group without dilation along x does not have."""
+DEPTHWISE = ("in_channels", "out_channels", "group_inputs", "group_outputs")
+"""Fields that a convolution of each channel for itself does not have."""
 CHUNK = 1 << 24
 """Elements of gathered inputs the reference holds at a time."""
 
@@ -106,26 +109,6 @@ def _window_starts(operands: Operands, record: Mapping[str, Any], *, transposed:
     first = transposed_inputs if transposed else first_inputs
     axes = [first(*along_y), first(*along_x)]
     return first_pixels(axes, (along_y[0], along_x[0]), operands.inputs[0].type.shape[0])
-
-
-def _row_bytes(x: TensorType) -> int:
-    return math.prod(x.shape[-2:]) * x.dtype.bytes
-
-
-def _depthwise_rows(operands: Operands, record: Mapping[str, Any]) -> tuple[int, Overlap]:
-    """(input rows the kernel copies aside, how far the output may lie over the input).
-
-    Rows are kept where the output would otherwise lag behind the input by a row or more, which adds up over the
-    layers of a network: then it is written in place.
-    """
-    x, y = operands.inputs[0].type, operands.outputs[0].type
-    along_y, along_x = _axes(record)
-    in_y, _, kernel, _, dilation, _ = along_y
-    lanes = by_lanes(first_pixels([first_inputs(*along_y), first_inputs(*along_x)], (in_y, along_x[0]), x.shape[0]), x)
-    rows = (kernel - 1) * dilation + 1
-    if 2 * rows > in_y or lanes.least < _row_bytes(x):
-        return 0, lanes
-    return rows, by_row(x, y, *along_y)
 
 
 def _padded(x: Array, padding: Pairs) -> Array:
@@ -231,27 +214,18 @@ class Conv(Op):
         weight = operands.inputs[1].data
         if weight is None:
             raise ValueError(f"{operands.inputs[1].name}: a convolution with computed weights")
-        macro = "conv_grouped"
-        unused: tuple[str, ...] = ()
         if self.groups == channels == shape[0] > 1 and not wide:
-            macro, unused = "depthwise", ("group_inputs", "group_outputs", "in_channels", "out_channels")
-            record["channels"] = channels
-            weight = np.moveaxis(weight[..., 0], 0, -1)
-        elif self.groups == 1 and not wide and (self.dilation[-1] == 1 or shape[-2] == 1):
+            geometry = {"channels": channels, **{name: record[name] for name in record if name not in DEPTHWISE}}
+            call = depthwise_call(operands, self.clamp, spec, geometry, _axes(record), padded=not self._unpadded)
+            return (depthwise_mve.with_body(call, operands, spec, _axes(record)),)
+        if self.groups == 1 and not wide and (self.dilation[-1] == 1 or shape[-2] == 1):
             starts = _window_starts(operands, record)
             geometry = {name: record[name] for name in record if name not in SINGLE_GROUP}
             return (patch_call(operands, self.clamp, spec, geometry, starts),)
         variant, fields = linear_call_parts(operands, self.clamp, weight, spec, padded=not self._unpadded)
-        inner = () if macro == "depthwise" else (dot_helper(variant),)
-        kernel = linear_kernel("conv", macro, variant, *inner)
-        kept = {name: value for name, value in record.items() if name not in unused}
-        if macro != "depthwise":
-            overlap = _overlap(operands, record, groups=self.groups)
-            return (Call(kernel, {**kept, **fields}, overlaps=(overlap,)),)
-        rows, overlap = _depthwise_rows(operands, record)
-        scratch = rows * _row_bytes(operands.inputs[0].type)
-        call = Call(kernel, {**kept, "kept_rows": rows, **fields}, scratch=scratch, overlaps=(overlap,))
-        return (depthwise_mve.with_body(call, operands, spec, _axes(record)),)
+        kernel = linear_kernel("conv", "conv_grouped", variant, dot_helper(variant))
+        overlap = _overlap(operands, record, groups=self.groups)
+        return (Call(kernel, {**record, **fields}, overlaps=(overlap,)),)
 
     def has_integer_form(
         self, inputs: tuple[Tensor, ...], outputs: tuple[Tensor, ...], dtype: DType = DType.INT8

@@ -148,9 +148,10 @@ def with_body(call: Call, operands: Operands, spec: LinearSpec | None, axes: Seq
     kernel = call.kernel
     if spec is None or layout is None:
         return replace(call, kernel=replace(kernel, variant=(*kernel.variant, ("mve", False))))
+    stem, _, dtype = kernel.symbol.rpartition("_")
     kernel = replace(
         kernel,
-        symbol=kernel.symbol.replace("depthwise", f"depthwise{layout.at_once}", 1),
+        symbol=f"{stem}{layout.at_once}_{dtype}",
         variant=(*kernel.variant, ("mve", True), ("at_once", layout.at_once)),
         helpers=(*kernel.helpers, *HELPERS, f"depthwise{layout.at_once}_mve"),
     )

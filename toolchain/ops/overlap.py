@@ -143,3 +143,19 @@ def by_row(
     row = x.elements // (x.shape[0] * in_y) * x.dtype.bytes
     ends = np.arange(1, pixels.size + 1) * (y.elements // (y.shape[0] * out_y) * y.dtype.bytes)
     return in_steps(scaled(pixels, row), ends)
+
+
+def in_bands(
+    x: TensorType, y: TensorType, band: int, in_y: int, out_y: int, kernel: int, stride: int, dilation: int, pad: int
+) -> Overlap | None:
+    """A few channels of a picture after the others, each band of output rows after all input rows it reads.
+
+    Only in place does an output lie over an input of its own channel, which must have been read; so must one row
+    more, into which blocks of outputs reach that are wider than what is left of a row.
+    """
+    ends = np.minimum(np.arange(0, out_y, band) + band, out_y)
+    read = np.clip((ends - 1) * stride - pad + (kernel - 1) * dilation + 1, 0, in_y)
+    in_row, out_row = (t.elements // (t.shape[0] * rows) for t, rows in ((x, in_y), (y, out_y)))
+    free = read * in_row
+    free[-1] = in_y * in_row if x.shape[0] > 1 else FAR
+    return IN_PLACE if (np.minimum(ends + 1, out_y) * out_row <= free).all() else None

@@ -337,6 +337,34 @@ class Rescaling:
         return Call(kernel, record, overlaps=(elementwise(x.dtype, y.dtype, x.elements),))
 
 
+@operator("unary")
+@dataclass(frozen=True, slots=True)
+class Lookup(Op):
+    """A function of one int8 input by its 256 outputs, indexed by the input as uint8."""
+
+    values: tuple[int, ...]
+
+    def infer(self, *inputs: TensorType) -> tuple[TensorType, ...]:
+        """The input's shape and type."""
+        if len(self.values) != len(values_by_index(DType.INT8)):
+            raise ValueError(f"a table of {len(self.values)} values, expected one for each int8")
+        return (inputs[0],)
+
+    def reference(self, *inputs: Array) -> tuple[Array, ...]:
+        """It exists on integers alone."""
+        del inputs
+        raise ValueError("a table of integers has no float meaning")
+
+    def reference_int(self, operands: Operands, *inputs: Array) -> tuple[Array, ...]:
+        """A look-up."""
+        table = np.asarray(self.values, operands.outputs[0].type.dtype.numpy)
+        return (table[np.asarray(inputs[0]).astype(np.uint8)],)
+
+    def lower(self, operands: Operands) -> tuple[Call, ...]:
+        """The table."""
+        return (table_call(np.asarray(self.values, operands.outputs[0].type.dtype.numpy), operands),)
+
+
 def values_by_index(dtype: DType) -> Array:
     """The 256 values of int8 or uint8 in the order of their bits, as int64."""
     values: Array = np.arange(256).astype(np.uint8).view(dtype.numpy).astype(np.int64)

@@ -10,13 +10,13 @@ if TYPE_CHECKING:
 
 def drop_dead_nodes(graph: Graph) -> Graph:
     """The graph without nodes that no graph output depends on. Inputs stay: they are the user's interface."""
-    needed = set(graph.outputs)
+    needed = set(graph.ends)
     kept: list[Node] = []
     for node in reversed(graph.nodes):
         if needed.intersection(node.outputs):
             kept.append(node)
             needed.update(node.inputs)
-    named = needed.union(graph.inputs, *(node.outputs for node in kept))
+    named = needed.union(graph.starts, *(node.outputs for node in kept))
     if len(kept) == len(graph.nodes) and named == set(graph.tensors):
         return graph
     tensors = {name: tensor for name, tensor in graph.tensors.items() if name in named}

@@ -21,7 +21,7 @@ class Draft:
     def __init__(self, graph: Graph) -> None:
         self.source = graph
         self.tensors = dict(graph.tensors)
-        self.outputs = graph.outputs
+        self.outputs = graph.ends
         self.changed = False
         self.producers: dict[str, Node] = {}
         self._readers: dict[str, dict[int, Node]] = {}
@@ -163,7 +163,7 @@ class Draft:
             return self.source
         nodes = ordered(self.nodes)
         used = {name for node in nodes for name in (*node.inputs, *node.outputs)}
-        used |= set(self.source.inputs) | set(self.outputs)
+        used |= set(self.source.starts) | set(self.outputs)
         tensors = {name: tensor for name, tensor in self.tensors.items() if name in used}
         return self.source.with_(nodes=nodes, tensors=tensors, ports=self.source.ports if ports is None else ports)
 

@@ -64,7 +64,7 @@ class Search:
         self.readers = graph.consumers()
         self.producers = graph.producers()
         self.free = {name for name in (*graph.inputs, *graph.outputs) if _may_turn(graph, name, input_layout)}
-        self.pinned = {*graph.inputs, *graph.outputs} - self.free
+        self.pinned = {*graph.starts, *graph.ends} - self.free
         self.layout = {name: identity(len(t.type.shape)) for name, t in self.tensors.items() if t.data is None}
         self.flattens = {id(node) for node in graph.nodes if self._feeds_only_dense(node)}
         self.regions = self._regions()
@@ -72,7 +72,7 @@ class Search:
 
     def _feeds_only_dense(self, node: Node) -> bool:
         """Whether a Reshape is read by Dense layers alone: then its last axis may be in any order."""
-        if not isinstance(node.op, Reshape) or node.outputs[0] in self.source.outputs:
+        if not isinstance(node.op, Reshape) or node.outputs[0] in self.source.ends:
             return False
         readers = self.readers[node.outputs[0]]
         weights = [self.tensors[reader.inputs[1]] for reader in readers if isinstance(reader.op, Dense)]

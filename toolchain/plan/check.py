@@ -19,12 +19,14 @@ def check(program: Program, memory: MemoryPlan) -> None:
     for name in memory.offsets:
         _check_inside(program, memory, name)
     arena = _Arena(program, memory)
-    for port in program.inputs:
-        arena.write(port.buffer)
+    for name in program.starts:
+        arena.write(name)
     for step in program.steps:
         arena.run(step)
     for port in (*program.outputs, *(program.inputs if program.preserve_input else ())):
         arena.read(port.buffer, "the end of the run")
+    for state in program.states:
+        arena.read(state.buffer, "the next run")
 
 
 def _check_inside(program: Program, memory: MemoryPlan, name: str) -> None:

@@ -16,12 +16,12 @@ Pair = tuple[str, str]
 def kept(program: Program) -> tuple[str, ...]:
     """Buffers that hold their values to the end of a run."""
     ports = (*program.outputs, *(program.inputs if program.preserve_input else ()))
-    return tuple(port.buffer for port in ports)
+    return (*(port.buffer for port in ports), *(state.buffer for state in program.states))
 
 
 def lifetimes(program: Program) -> dict[str, Span]:
-    """Return when each buffer is alive. Outputs live to the end; inputs from -1, to the end when preserved."""
-    alive: dict[str, Span] = {port.buffer: (-1, -1) for port in program.inputs}
+    """Return when each buffer is alive: outputs to the end, inputs from -1, to the end when preserved, states ever."""
+    alive: dict[str, Span] = dict.fromkeys(program.starts, (-1, -1))
     for when, step in enumerate(program.steps):
         for name in step.buffers:
             if name in program.buffers:

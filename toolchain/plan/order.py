@@ -59,7 +59,7 @@ class _Work:
             *(name for step in program.steps if step.node >= self.count for name in step.reads),
         }
         self.readers = {name: self._nodes(name, "reads") for name in self.sizes}
-        self.inputs = frozenset(port.buffer for port in program.inputs)
+        self.inputs = frozenset(program.starts)
         self.before = [self._before(graph, index) for index in range(self.count)]
 
     def _nodes(self, name: str, role: str) -> int:

@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from toolchain.ir.types import Array, TensorType
     from toolchain.quantize.methods import Range
 
-TRIAL_MACS = 1_000_000_000
+TRIAL_MACS = 400_000_000
 """Multiply-accumulates that one measurement may take."""
-FEWEST, MOST = 2, 32
+FEWEST, MOST = 2, 24
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -30,6 +30,10 @@ class Integers:
     graph: Graph
     forms: Mapping[str, str]
     assignment: Assignment
+
+    def form(self, name: str) -> str:
+        """The tensor of the quantized graph that holds an activation: its integer form where it has one."""
+        return self.forms.get(name, name)
 
 
 def integers(graph: Graph, ranges: Mapping[str, Range], choices: Choices) -> Integers:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from toolchain.ir.graph import Graph
     from toolchain.ir.types import TensorType
+    from toolchain.quantize.account import LayerAccount
+    from toolchain.quantize.mixed import Mixed
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +47,8 @@ class QuantizationReport:
     fallbacks: tuple[tuple[str, str], ...]
     warnings: tuple[str, ...]
     techniques: tuple[Technique, ...] = ()
+    layers: tuple[LayerAccount, ...] = ()
+    mixed: Mixed | None = None
 
 
 def inherited(graph: Graph, fallbacks: tuple[tuple[str, str], ...]) -> QuantizationReport:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from toolchain.errors import InputError
-from toolchain.ir.graph import Graph, Node, Port, Tensor
+from toolchain.ir.graph import Graph, Node, Port, State, Tensor
 from toolchain.ir.types import Array, DType, QuantParams, TensorType
 from toolchain.ops.base import OPERATORS, Op
 
@@ -31,6 +31,8 @@ def save_graph(graph: Graph, path: Path) -> None:
         _add(archive, "graph", np.frombuffer(json.dumps(_document(graph)).encode(), np.uint8))
         for index, data in enumerate(constants):
             _add(archive, f"c{index}", data)
+        for index, state in enumerate(graph.states):
+            _add(archive, f"s{index}", state.initial)
 
 
 def load_graph(path: Path) -> Graph:
@@ -68,6 +70,7 @@ def _document(graph: Graph) -> dict[str, Any]:
         "inputs": graph.inputs,
         "outputs": graph.outputs,
         "ports": {key: {"name": port.name, "permutation": port.permutation} for key, port in graph.ports.items()},
+        "states": [[state.read, state.write] for state in graph.states],
     }
 
 
@@ -135,6 +138,9 @@ def _graph(document: dict[str, Any], arrays: Any) -> Graph:
         inputs=tuple(document["inputs"]),
         outputs=tuple(document["outputs"]),
         ports={key: Port(port["name"], _decode(port["permutation"])) for key, port in document["ports"].items()},
+        states=tuple(
+            State(read, write, arrays[f"s{index}"]) for index, (read, write) in enumerate(document.get("states", []))
+        ),
     )
 
 

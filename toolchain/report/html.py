@@ -7,6 +7,7 @@ from typing import Any
 
 import jinja2
 
+from toolchain.report import charts
 from toolchain.templating import TEMPLATES
 
 WIDTH, HEIGHT = 960, 320
@@ -27,12 +28,20 @@ def render(manifest: Mapping[str, Any], parity: Mapping[str, Any]) -> str:
     )
     environment.filters["grouped"] = grouped
     environment.filters["shaped"] = shaped
+    environment.filters["path"] = charts.histogram_path
+    environment.filters["marks"] = charts.range_marks
+    accounted = (manifest["quantization"] or {}).get("layers", [])
+    groups = charts.noise_bars(accounted)
     return environment.get_template("report.html.j2").render(
         manifest=manifest,
         parity=parity,
         quantized=quantized_tensors(manifest),
         boxes=arena_boxes(manifest),
         ticks=step_ticks(manifest),
+        accounted=accounted,
+        groups=groups,
+        bars_height=charts.bars_height(groups),
+        charts=charts,
         bound=round(HEIGHT * (1 - manifest["arena"]["lower_bound"] / max(1, manifest["arena"]["bytes"])), 2),
         width=WIDTH,
         height=HEIGHT,

@@ -12,12 +12,16 @@ from toolchain.ir.types import Array
 
 @dataclass(frozen=True, slots=True)
 class Accuracy:
-    """Share of right answers in percent, over `samples` labels. `reference` names what computed `model`."""
+    """Share of right answers in percent, over `samples` labels. `reference` names what computed `model`.
+
+    `python`: of the final graph in numpy, None where that would take too long.
+    """
 
     model: float
     c: float
     samples: int
     reference: str
+    python: float | None = None
 
     @property
     def drop(self) -> float:

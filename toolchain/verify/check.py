@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from toolchain import interpret, samples
+from toolchain.config import Rounding
 from toolchain.errors import InlayError
 from toolchain.ir.graph import Graph, Node
 from toolchain.ir.types import Array
@@ -23,6 +24,8 @@ from toolchain.verify.compare import OutputParity
 from toolchain.verify.harness import CompiledModel, Interface, copy_sources
 from toolchain.verify.oracles import Oracle, find_oracle
 
+EVALUATION_MACS = 20_000_000_000
+"""Multiply-accumulates up to which numpy evaluates a graph on labelled samples, beside the C."""
 Emit = Callable[..., dict[str, str]]
 """toolchain.emit.emit, here for C that traces its steps."""
 
@@ -43,6 +46,7 @@ def interface(graph: Graph, name: str) -> Interface:
         name,
         tuple((each, graph.tensors[each].type) for each in graph.inputs),
         tuple((each, graph.tensors[each].type) for each in graph.outputs),
+        bool(graph.states),
     )
 
 
@@ -192,4 +196,24 @@ def accuracy(subject: Subject, compiled: CompiledModel, evaluation: Samples) -> 
         "c": samples.dequantize_array(ours[graph.outputs[0]], graph.tensors[graph.outputs[0]].type),
     }
     percent = {key: percent_right(array, labels, evaluation.source) for key, array in scores.items()}
-    return Accuracy(percent["model"], percent["c"], len(labels), reference)
+    python = python_accuracy(graph, evaluation, subject.program.rounding) if _is_quick(graph, len(labels)) else None
+    return Accuracy(percent["model"], percent["c"], len(labels), reference, python)
+
+
+def _is_quick(graph: Graph, count: int) -> bool:
+    return count * sum(_macs(graph, node) for node in graph.nodes) <= EVALUATION_MACS
+
+
+def python_accuracy(graph: Graph, evaluation: Samples, rounding: Rounding = Rounding.TFLM) -> float:
+    """Percent of right answers by the numpy meaning of a graph."""
+    batch, labels = labelled(graph, evaluation)
+    found = compare.interpret_batch(graph, batch, rounding)[graph.outputs[0]]
+    scores = samples.dequantize_array(found, graph.tensors[graph.outputs[0]].type)
+    return percent_right(scores, labels, evaluation.source)
+
+
+def model_accuracy(model: Any, floats: Graph, evaluation: Samples) -> float:
+    """Percent of right answers by the model as it was given."""
+    batch, labels = labelled(floats, evaluation)
+    theirs, _ = reference_outputs(floats, find_oracle(model), batch)
+    return percent_right(theirs[floats.outputs[0]], labels, evaluation.source)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -40,22 +40,29 @@ class OutputParity:
 
 
 def interpret_batch(graph: Graph, batch: Feeds, rounding: Rounding = Rounding.TFLM) -> Feeds:
-    """{output: (samples, *C shape)} by the numpy meaning, one run per sample."""
-    count = len(next(iter(batch.values())))
-    samples = ({name: array[at] for name, array in batch.items()} for at in range(count))
-    rows = [interpret.run(graph, sample, rounding=rounding) for sample in samples]
+    """{output: (samples, *C shape)} by the numpy meaning, one run per sample.
+
+    The samples of a network with states are the steps of one sequence.
+    """
+    return _sequence(graph, batch, lambda sample: interpret.run(graph, sample, rounding=rounding))
+
+
+def _sequence(graph: Graph, batch: Feeds, run: Callable[[Feeds], Feeds]) -> Feeds:
+    rows: list[Feeds] = []
+    for at in range(len(next(iter(batch.values())))):
+        left = interpret.kept(graph, rows[-1]) if rows else {}
+        rows.append(run({name: array[at] for name, array in batch.items()} | left))
     return {name: np.stack([row[name] for row in rows]) for name in graph.outputs}
 
 
 def desktop_batch(graph: Graph, batch: Feeds) -> Feeds:
     """`interpret_batch` as TensorFlow Lite's desktop kernels round: fully connected layers once, others as ever."""
-    count = len(next(iter(batch.values())))
-    rows = [_desktop_run(graph, {name: array[at] for name, array in batch.items()}) for at in range(count)]
-    return {name: np.stack([row[name] for row in rows]) for name in graph.outputs}
+    return _sequence(graph, batch, lambda sample: _desktop_run(graph, sample))
 
 
 def _desktop_run(graph: Graph, feeds: Feeds) -> Feeds:
-    values = {name: tensor.data for name, tensor in graph.tensors.items() if tensor.data is not None} | feeds
+    values = {name: tensor.data for name, tensor in graph.tensors.items() if tensor.data is not None}
+    values |= {state.read: state.initial for state in graph.states} | feeds
     for node in graph.nodes:
         rounding = Rounding.SINGLE if isinstance(node.op, Dense) else Rounding.TFLM
         values |= zip(node.outputs, interpret.evaluate(graph, node, values, rounding), strict=True)

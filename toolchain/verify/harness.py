@@ -28,6 +28,7 @@ class Interface:
     name: str
     inputs: tuple[tuple[str, TensorType], ...]
     outputs: tuple[tuple[str, TensorType], ...]
+    keeps_state: bool = False
 
     @property
     def input_bytes(self) -> int:
@@ -98,9 +99,13 @@ class CompiledModel:
         self._remove()
 
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
-        """Outputs for a batch of samples: arrays of shape (samples, *tensor shape), in the C's layout and types."""
+        """Outputs for a batch of samples: arrays of shape (samples, *tensor shape), in the C's layout and types.
+
+        The samples of a model with states are the steps of one sequence, which begins with a reset.
+        """
         records = pack(self.interface.inputs, feeds)
         step = max(1, CHUNK_BYTES // max(1, self.interface.input_bytes + self.interface.output_bytes))
+        step = len(records) if self.interface.keeps_state else step
         raw = [self._call(records[first : first + step]) for first in range(0, len(records), step)]
         return unpack(self.interface.outputs, b"".join(raw), len(records))
 

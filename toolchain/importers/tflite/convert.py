@@ -21,6 +21,7 @@ from toolchain.importers.tflite.types import (
     outside_type,
     quantization,
 )
+from toolchain.importers.tflite.variables import HANDLES, Variables, cleared, shared_name, state_type
 from toolchain.ir.graph import Graph, Port
 from toolchain.ir.types import DType, TensorType
 from toolchain.ops.convert import Quantize
@@ -53,6 +54,9 @@ class _Conversion:
         self.known: dict[int, str | None] = {}
         self.ports: dict[str, Port] = {}
         self.traces = Traces()
+        self.variables = Variables(self.builder)
+        self.handles: dict[int, str] = {}
+        self.once = False
 
     def run(self, input_shape: Sequence[tuple[str, tuple[int, ...]]]) -> Graph:
         names = [self.port_name(index, self.network.input_names) for index in self.network.inputs]
@@ -61,6 +65,9 @@ class _Conversion:
             self.known[index] = self.input(self.network.tensors[index], name, given.get(name))
         for operator in self.network.operators:
             self.operator(operator)
+        self.variables.finish()
+        for read, write in self.traces.updates.items():
+            self.builder.keep(read, write)
         return self.finish()
 
     def port_name(self, index: int, signature: dict[int, str]) -> str:
@@ -138,6 +145,8 @@ class _Conversion:
 
     def results(self, operator: Operator, origin: str) -> tuple[str, ...]:
         """The tensors that are the operator's outputs; () when its inputs are unknown already."""
+        if operator.kind in HANDLES:
+            return self.variable(operator, origin)
         handler = None if operator.custom else HANDLERS.get(operator.kind)
         if handler is None:
             raise NoCFormError("no such operator here" if not operator.custom else "a custom operator has no C form")
@@ -156,6 +165,31 @@ class _Conversion:
         result = handler(Layer(self.builder, operator.kind, origin, operator.options, names, declared, self.traces))
         results = (result,) if isinstance(result, str) else result
         return tuple(self.quantized(name, kind, origin) for name, kind in zip(results, declared, strict=False))
+
+    def variable(self, operator: Operator, origin: str) -> tuple[str, ...]:
+        """Operators on variables leave nothing in the graph but states."""
+        if operator.kind == "CALL_ONCE":
+            self.initialise(self.network.others[int(operator.options["InitSubgraphIndex"])])
+            return ()
+        if operator.kind == "VAR_HANDLE":
+            self.handles[operator.outputs[0]] = shared_name(operator)
+            return ()
+        name = self.handles.get(operator.inputs[0])
+        if name is None:
+            raise NoCFormError("a variable that is not named by a VAR_HANDLE before it")
+        if operator.kind == "READ_VARIABLE":
+            return (self.variables.read(name, self.network.tensors[operator.outputs[0]], origin),)
+        value = self.operand(operator.inputs[1])
+        if value is not None:
+            self.variables.assign(name, value, once=self.once)
+        return ()
+
+    def initialise(self, network: Network) -> None:
+        """Follow a subgraph that runs once, before the first run."""
+        other = _Conversion(network, self.builder.subject)
+        other.builder, other.variables, other.once = self.builder, self.variables, True
+        for operator in network.operators:
+            other.operator(operator)
 
     def quantized(self, name: str, declared: TensorType, origin: str) -> str:
         """A result computed on real numbers, as the integers the file declares."""
@@ -178,7 +212,8 @@ class _Conversion:
         if tensor.sparse:
             raise NoCFormError(f"{name} is sparse, expected a dense tensor")
         if tensor.variable:
-            raise NoCFormError(f"{name} keeps state between runs")
+            kind = state_type(tensor)
+            return self.builder.state(name, kind, cleared(kind))
         if tensor.kind not in QUANTIZED:
             element_type(tensor)
         data = constant_data(tensor)

@@ -213,6 +213,20 @@ class Layer:
             return x
         return self.emit(Reshape(found.shape), x, index=index)
 
+    def emit_stateful(self, op: Op, *inputs: str, states: Sequence[int]) -> str:
+        """Apply an operator that gives the layer's output, then the next values of the variables at these inputs."""
+        first = self.declared[0]
+        held = [self.type(index) for index in states]
+        kinds = [(first.dtype, first.quant), *((kind.dtype, kind.quant) for kind in held)]
+        result, *following = self._apply(op, inputs, kinds)
+        for index, value in zip(states, following, strict=True):
+            self.update(index, value)
+        return result
+
+    def update(self, index: int, value: str) -> None:
+        """Let `value` be what the variable that is input `index` holds from now on."""
+        self.traces.updates[self.operand(index)] = value
+
     def clamp(self) -> Clamp | None:
         """The fused activation as limits; None for none and for those that `activated` applies."""
         return ACTIVATIONS.get(int(self.get("FusedActivationFunction", 0)))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -77,6 +77,8 @@ class Network:
     outputs: tuple[int, ...]
     input_names: dict[int, str] = field(default_factory=dict)
     output_names: dict[int, str] = field(default_factory=dict)
+    others: dict[int, Network] = field(default_factory=dict)
+    """Subgraphs that CALL_ONCE runs, by their index."""
 
 
 def read(model: Any, subject: str) -> Network:
@@ -114,13 +116,23 @@ class _Reader:
     def network(self) -> Network:
         if not self.model.SubgraphsLength():
             raise InputError("no graph inside, expected a model; is the file complete?")
-        graph = self.model.Subgraphs(0)
+        main = self.subgraph(0)
+        called = {int(each.options["InitSubgraphIndex"]) for each in main.operators if each.kind == "CALL_ONCE"}
+        if not called.issubset(range(1, self.count(self.model.SubgraphsLength()))):
+            raise InputError(f"damaged (it calls subgraphs {sorted(called)} of {self.model.SubgraphsLength()})")
+        names = self.signature()
+        return replace(
+            main, input_names=names[0], output_names=names[1], others={index: self.subgraph(index) for index in called}
+        )
+
+    def subgraph(self, index: int) -> Network:
+        graph = self.model.Subgraphs(index)
         tensors = tuple(self.tensor(graph.Tensors(i)) for i in range(self.count(graph.TensorsLength())))
         operators = tuple(self.operator(graph.Operators(i)) for i in range(self.count(graph.OperatorsLength())))
         inputs = self.integers(graph.Inputs, graph.InputsLength())
         outputs = self.integers(graph.Outputs, graph.OutputsLength())
         _check_indices(len(tensors), operators, inputs, outputs)
-        return Network(tensors, operators, inputs, outputs, *self.signature())
+        return Network(tensors, operators, inputs, outputs)
 
     def count(self, length: int, size: int = 4) -> int:
         """A vector's length. Raises InputError when the file is too short to hold it."""
@@ -176,7 +188,8 @@ class _Reader:
             key: self.integers(getattr(options, key), getattr(options, f"{key}Length")()) for key in fields
         }
         for key in vars(cls):
-            if not key.startswith(("GetRoot", "Init", "_", *fields)) and not key.endswith("HasIdentifier"):
+            reader = key != "Init" and not key.startswith(("GetRoot", "_", *fields))
+            if reader and not key.endswith("HasIdentifier"):
                 values[key] = getattr(options, key)()
         return values
 

@@ -1,4 +1,4 @@
-"""What SPACE_TO_BATCH_ND did to a tensor, so that BATCH_TO_SPACE_ND can undo it as a dilated convolution."""
+"""What operators leave behind for later ones: spread batches, which are dilated convolutions, and states."""
 
 from __future__ import annotations
 
@@ -35,3 +35,5 @@ class Traces:
 
     spread: dict[str, Spread] = field(default_factory=dict)
     convolved: dict[str, SpreadConv] = field(default_factory=dict)
+    updates: dict[str, str] = field(default_factory=dict)
+    """State at the start of a run -> its value at the end."""

@@ -110,7 +110,10 @@ def quantize(layer: Layer, x: str, scale: str, zero: str, integers: str | None =
         raise NoCFormError("activations of 4 bits, expected 8 or 16")
     grid = _grid(layer, scale, zero, kind.shape, int(layer.get("axis", 1)))
     dtype, quant = _activation(grid, integers or grid.zero.dtype.name)
-    return _requantized(layer.builder, x, TensorType(kind.shape, dtype, quant), layer.origin)
+    made = _requantized(layer.builder, x, TensorType(kind.shape, dtype, quant), layer.origin)
+    if (integers or grid.zero.dtype.name).startswith("u"):
+        layer.builder.unsigned.add(made)
+    return made
 
 
 def _requantized(builder: GraphBuilder, x: str, kind: TensorType, origin: str) -> str:
@@ -183,6 +186,8 @@ def dequantize_linear(layer: Layer) -> str:
 
 def on_reals(layer: Layer) -> tuple[str, ...]:
     """An operator that moves quantized integers, as one that moves the reals behind them."""
+    if layer.kind == "Cast" and _keeps_type(layer):
+        return (layer.x,)
     if layer.kind not in MOVES | READS_ORDER:
         raise NoCFormError(
             "it computes with the integers of a quantized tensor, expected it between (De)QuantizeLinear"
@@ -197,12 +202,23 @@ def on_reals(layer: Layer) -> tuple[str, ...]:
     )
     result = HANDLERS[layer.kind](replace(layer, inputs=reals))
     results = (result,) if isinstance(result, str) else result
-    return tuple(
+    made = tuple(
         _requantized(layer.builder, name, replace(kinds[0], shape=layer.builder.shape(name)), layer.origin)
         if layer.is_float(name)
         else name
         for name in results
     )
+    if layer.builder.unsigned.intersection(layer.inputs):
+        layer.builder.unsigned.update(made)
+    return made
+
+
+def _keeps_type(layer: Layer) -> bool:
+    """Whether a Cast is to the 8 bits that its input has in the source model."""
+    import onnx
+
+    to = onnx.TensorProto.UINT8 if layer.x in layer.builder.unsigned else onnx.TensorProto.INT8
+    return layer.type(0).dtype is DType.INT8 and int(layer.get("to", 0)) == to
 
 
 def _padding_value(layer: Layer, kind: TensorType) -> str:

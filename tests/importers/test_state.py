@@ -1,0 +1,74 @@
+"""Models that keep state from run to run: the numbers of every step are LiteRT's, and a reset begins again."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+import toolchain
+from tests.importers import lite
+from toolchain.errors import InputError
+from toolchain.importers.tflite import load
+from toolchain.passes import optimize
+from toolchain.verify.compare import desktop_batch
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+tf = pytest.importorskip("tensorflow", reason="needs tensorflow")
+
+STEPS = 6
+INPUT = (1, 6)
+
+
+def streaming(kind: str) -> bytes:
+    """A window over the last inputs that begins with numbers of its own, and a running sum that begins at zero."""
+    rng = np.random.default_rng(3)
+    weight = rng.normal(0, 0.4, (24, 6)).astype(np.float32)
+    window, total = tf.Variable(rng.normal(0, 1, (1, 4, 6)).astype(np.float32)), tf.Variable(tf.zeros(INPUT))
+
+    @tf.function(input_signature=[tf.TensorSpec(INPUT, tf.float32)])
+    def step(x):
+        window.assign(tf.concat([window[:, 1:], x[:, None]], 1))
+        total.assign_add(0.5 * tf.nn.relu(tf.matmul(tf.reshape(window, (1, 24)), weight)))
+        return total + x
+
+    holder = tf.Module()
+    holder.kept = window, total
+    made = tf.lite.TFLiteConverter.from_concrete_functions([step.get_concrete_function()], holder)
+    made.experimental_enable_resource_variables = True
+    if kind != "float":
+        made.optimizations = [tf.lite.Optimize.DEFAULT]
+        made.representative_dataset = lambda: iter([[rng.normal(0, 1, INPUT).astype(np.float32)] for _ in range(30)])
+        sets = tf.lite.OpsSet
+        sixteen = sets.EXPERIMENTAL_TFLITE_BUILTINS_ACTIVATIONS_INT16_WEIGHTS_INT8
+        made.target_spec.supported_ops = [sixteen if kind == "int16" else sets.TFLITE_BUILTINS_INT8]
+    return lite.convert(made)
+
+
+@pytest.mark.parametrize("kind", ["float", "int8", "int16"])
+def test_variables(kind: str, rng: np.random.Generator, tmp_path: Path) -> None:
+    content = streaming(kind)
+    x = rng.normal(0, 1, (STEPS, *INPUT)).astype(np.float32)
+    reference = lite.Lite(content)
+    expected = np.stack([reference.run([step])[0] for step in x])
+    assert np.abs(expected[0] - lite.Lite(content).run([x[1]])[0]).max() > 0.1
+    graph = optimize(load(content))
+    assert sorted(state.initial.any() for state in graph.states) == [False, True]
+    atol = 1e-5 * np.ptp(expected) if kind == "float" else 0
+    np.testing.assert_allclose(desktop_batch(graph, {graph.inputs[0]: x})[graph.outputs[0]], expected, 0, atol)
+    path = tmp_path / "net.tflite"
+    path.write_bytes(content)
+    result = toolchain.export(path, out=tmp_path / "net", vectors=2)
+    for _ in range(2):
+        np.testing.assert_allclose(result.run(x[:, 0]), expected[:, 0], 0, atol or np.ptp(expected) / 100)
+    assert "memcpy(bytes + " in (tmp_path / "net/net.c").read_text()
+
+
+def test_quantization_here_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "net.tflite"
+    path.write_bytes(streaming("float"))
+    with pytest.raises(InputError, match="keeps state between runs"):
+        toolchain.export(path, out=tmp_path / "net", quantize="int8", calibration=np.zeros((4, 6), np.float32))

@@ -1,0 +1,151 @@
+"""Convolutions of each channel for itself, one output per input channel.
+
+Cores with DSP instructions take 3x3 kernels four channels at a time: bands of rows go as pairs of int16 into planes
+in scratch, the zero point subtracted and zeros around, then two taps are one multiplication.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from toolchain.config import Rounding
+from toolchain.ir.types import DType, TensorType
+from toolchain.ops.base import Call, Field, Kernel, Operands, bodies
+from toolchain.ops.linear import WIDEST, Clamp, LinearSpec, constant, linear_call_parts, linear_kernel
+from toolchain.ops.overlap import Overlap, by_lanes, by_row, common, first_inputs, first_pixels, in_bands
+
+PLANES = 4
+"""Channels at a time."""
+COLUMNS = 6
+"""Columns that a block of outputs begins after the one before: 6 outputs, or 3 of stride 2."""
+BAND_BYTES = 1152
+"""Scratch for the planes of a band, unless the rows of one window take more."""
+SCALE_BITS = 8
+"""Weights are multiplied by two to this power, or less, so that shifted sums keep their fraction."""
+CONSTANT_BITS = 23
+"""The largest shift by which a zero point is a rounding constant that leaves room for sums in 32 bits."""
+
+
+def depthwise_call(
+    operands: Operands,
+    clamp: Clamp | None,
+    spec: LinearSpec | None,
+    geometry: Mapping[str, Any],
+    axes: Sequence[Sequence[int]],
+    *,
+    padded: bool,
+) -> Call:
+    """Return the call for `geometry` (sizes, strides, padding, as the kernel's record has them) and its two axes."""
+    x, y = (tensor.type for tensor in (operands.inputs[0], operands.outputs[0]))
+    weight = np.moveaxis(constant(operands.inputs[1])[..., 0], 0, -1)
+    narrow = spec is not None and spec.dtype is DType.INT8
+    spec = _settled(spec) if spec is not None and narrow else spec
+    variant, fields = linear_call_parts(operands, clamp, weight, spec, padded=padded)
+    rows, overlap = _kept_rows(x, y, axes)
+    scratch = rows * _row_bytes(x)
+    record: dict[str, Field] = {**geometry, "kept_rows": rows, **fields}
+    if spec is None or not narrow or not _fits_planes(spec, axes):
+        kernel = linear_kernel("depthwise", "depthwise", variant | {"planes": False})
+        return Call(kernel, record, scratch=scratch, overlaps=(overlap,))
+    planes = _planes(axes)
+    record |= spec.record(weight, offset=True) | {name: bodies(None, value) for name, value in planes.items()}
+    overlap_planes = in_bands(x, y, planes["band_y"], *axes[0])
+    kernel = _planes_kernel(linear_kernel("depthwise", "depthwise", variant), spec)
+    scratch = max(scratch, planes["plane_bytes"])
+    return Call(kernel, record, scratch=scratch, overlaps=(common(overlap, overlap_planes),))
+
+
+def _row_bytes(x: TensorType) -> int:
+    return math.prod(x.shape[-2:]) * x.dtype.bytes
+
+
+def _kept_rows(x: TensorType, y: TensorType, axes: Sequence[Sequence[int]]) -> tuple[int, Overlap]:
+    """(input rows that plain C copies aside, how far the output may lie over the input).
+
+    Rows are kept where the output would otherwise lag behind the input by a row or more, which adds up over the
+    layers of a network: then it is written in place.
+    """
+    (in_y, _, kernel, _, dilation, _), along_x = axes
+    lanes = by_lanes(first_pixels([first_inputs(*axis) for axis in axes], (in_y, along_x[0]), x.shape[0]), x)
+    rows = (kernel - 1) * dilation + 1
+    if 2 * rows > in_y or lanes.least < _row_bytes(x):
+        return 0, lanes
+    return rows, by_row(x, y, *axes[0])
+
+
+def _largest_sums(spec: LinearSpec) -> Any:
+    """What no accumulator of each channel exceeds."""
+    weights = np.abs(spec.weight.reshape(len(spec.weight), -1).astype(np.int64)).sum(axis=1)
+    return weights * WIDEST[DType.INT8] + np.abs(spec.bias.astype(np.int64))
+
+
+def _settled(spec: LinearSpec) -> LinearSpec:
+    """`spec` with bias, multiplier and shift 0 where every sum of a channel is scaled to less than a quarter."""
+    real = spec.multiplier * 2.0 ** (spec.shift - 31.0)
+    silent = _largest_sums(spec) * real < 0.25
+    if not spec.per_channel or not silent.any():
+        return spec
+    bias, multiplier, shift = (
+        np.where(silent, 0, each).astype(np.int32) for each in (spec.bias, spec.multiplier, spec.shift)
+    )
+    return replace(spec, bias=bias, multiplier=multiplier, shift=shift)
+
+
+def _fits_planes(spec: LinearSpec, axes: Sequence[Sequence[int]]) -> bool:
+    """Whether the body for DSP instructions takes the layer."""
+    along_y, along_x = axes
+    whole = all((kernel, dilation) == (3, 1) and pad >= 0 for _, _, kernel, _, dilation, pad in axes)
+    strides = along_y[3] <= along_y[2] and along_x[3] in {1, 2}
+    return whole and strides and len(spec.weight) >= PLANES and (_rectified(spec) or _fit(spec, SCALE_BITS))
+
+
+def _fit(spec: LinearSpec, bits: Any) -> bool:
+    """Whether sums that are multiplied by two to the power of `bits` are int32."""
+    return bool((_largest_sums(spec) < 2.0 ** (31 - bits)).all())
+
+
+def _rectified(spec: LinearSpec) -> bool:
+    """Whether rescaling is one multiplication: outputs are all of int8 from the zero point on, shifts moderate.
+
+    Sums below the zero point need no rounding of their own then.
+    """
+    bits = np.minimum(CONSTANT_BITS + 1 + spec.shift, SCALE_BITS)
+    moderate = bool((spec.shift <= 0).all() and (bits > 1).all())
+    return (spec.zero_y, spec.low, spec.high) == (-128, -128, 127) and moderate and _fit(spec, bits)
+
+
+def _planes(axes: Sequence[Sequence[int]]) -> dict[str, int]:
+    """The fields of the body for DSP instructions: how wide planes are, rows of a band, bytes of its planes.
+
+    Behind the right edge of a plane's row lies the left edge of the next plane's, which is zero, too.
+    """
+    (_, out_y, kernel, stride, _, _), (in_x, out_x, kernel_x, stride_x, _, pad_x) = axes
+    needed = (out_x - 1) * stride_x + kernel_x
+    width = max(in_x + pad_x, needed - pad_x)
+    width += width % 2
+    row = 2 * PLANES * width
+    most = max((BAND_BYTES // row - kernel) // stride + 1, 1)
+    band = -(-out_y // -(-out_y // most))
+    read = COLUMNS * -(-out_x * stride_x // COLUMNS) + 2
+    rows = (band - 1) * stride + kernel
+    return {"plane_x": width, "band_y": band, "plane_bytes": rows * row + 2 * max(read - width, 0)}
+
+
+def _planes_kernel(kernel: Kernel, spec: LinearSpec) -> Kernel:
+    rectified = _rectified(spec)
+    facts = {
+        **dict(kernel.variant),
+        "offset": True,
+        "planes": True,
+        "rectified": rectified,
+        "single": spec.rounding is Rounding.SINGLE,
+    }
+    words = ("depthwise3x3", *(("relu",) if rectified else ()), *(("channels",) if spec.per_channel else ()), "s8")
+    blocks = "depthwise_blocks" if rectified else "depthwise_clamped_blocks"
+    helpers = (*kernel.helpers, "int16_pairs", "depthwise_planes", "depthwise_taps", blocks)
+    return replace(kernel, symbol="_".join(words), variant=tuple(facts.items()), helpers=helpers)
