@@ -106,7 +106,7 @@ def export(
     io: Annotated[str | None, typer.Option(help="Type of C inputs and outputs: float32, int8 or int16.")] = None,
     input_shape: Shapes = None,
     input_layout: Layout = "nhwc",
-    rounding: Annotated[str, typer.Option(help="tflm or single.")] = "tflm",
+    rounding: Annotated[str, typer.Option(help="tflm, single or litert.")] = "tflm",
     evaluation: Annotated[str | None, typer.Option("--eval", help="Labelled samples (.npz with y).")] = None,
     max_ram: Annotated[int | None, typer.Option(help="Largest arena in bytes.")] = None,
     max_flash: Annotated[int | None, typer.Option(help="Largest code and weights in bytes.")] = None,

@@ -13,6 +13,8 @@ class Rounding(enum.Enum):
     """Saturating doubling high multiply, then a rounding shift: what TensorFlow Lite Micro computes."""
     SINGLE = "single"
     """One rounding of the exact 64-bit product."""
+    LITERT = "litert"
+    """What LiteRT's reference kernels compute: fully connected layers round once, all other operators as `tflm`."""
 
 
 class CalibrationMethod(enum.Enum):

@@ -9,10 +9,11 @@ import pytest
 
 import toolchain
 from tests.importers import lite
+from toolchain.config import Rounding
 from toolchain.errors import InputError
 from toolchain.importers.tflite import load
 from toolchain.passes import optimize
-from toolchain.verify.compare import desktop_batch
+from toolchain.verify.compare import interpret_batch
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -58,7 +59,9 @@ def test_variables(kind: str, rng: np.random.Generator, tmp_path: Path) -> None:
     graph = optimize(load(content))
     assert sorted(state.initial.any() for state in graph.states) == [False, True]
     atol = 1e-5 * np.ptp(expected) if kind == "float" else 0
-    np.testing.assert_allclose(desktop_batch(graph, {graph.inputs[0]: x})[graph.outputs[0]], expected, 0, atol)
+    np.testing.assert_allclose(
+        interpret_batch(graph, {graph.inputs[0]: x}, Rounding.LITERT)[graph.outputs[0]], expected, 0, atol
+    )
     path = tmp_path / "net.tflite"
     path.write_bytes(content)
     result = toolchain.export(path, out=tmp_path / "net", vectors=2)

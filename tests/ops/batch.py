@@ -108,7 +108,7 @@ def _program(cases: Sequence[Case], body: Body) -> tuple[str, str]:
 
 
 def _functions(kernels: dict[str, Kernel], rounding: Rounding) -> str:
-    wanted = {name for kernel in kernels.values() for name in kernel.helpers}
+    wanted = {name for kernel in kernels.values() for name in kernel.helpers_of(Body.PORTABLE)}
     template = environment().get_template(HELPERS).module
     known = [
         name for name in environment().loader.get_source(environment(), HELPERS)[0].split() if "(rounding)" in name

@@ -16,7 +16,7 @@ from toolchain.errors import InputError
 from toolchain.fixedpoint import quantize, quantize_multiplier, requantize
 from toolchain.ir.graph import Tensor
 from toolchain.ir.types import DType, QuantParams, TensorType
-from toolchain.ops.base import Constant, Operands
+from toolchain.ops.base import Body, Constant, Operands
 from toolchain.ops.conv import Conv, ConvTranspose
 from toolchain.ops.dense import Dense, MatMul
 
@@ -121,7 +121,11 @@ def run_c(operands, op, inputs, folder, compiler="gcc"):
     kernel, env = call.kernel, environment()
     helpers = env.get_template("helpers.c.j2").module
     rounding = operands.rounding.value
-    wanted = [tidy(str(getattr(helpers, name)(rounding))) for name in vars(helpers) if name in kernel.helpers]
+    wanted = [
+        tidy(str(getattr(helpers, name)(rounding)))
+        for name in vars(helpers)
+        if name in kernel.helpers_of(Body.PORTABLE)
+    ]
     module = env.get_template(f"ops/{kernel.family}.c.j2").module
     body = tidy(str(getattr(module, kernel.macro)(kernel.symbol, dict(kernel.variant))))
     arrays = {f"x{i}": x for i, x in enumerate(inputs)}

@@ -145,14 +145,25 @@ def _uses_libm(program: Program, functions: Iterable[str]) -> bool:
 
 
 def _helpers(program: Program) -> list[str]:
-    wanted = {name for kernel in program.kernels for name in kernel.helpers} - {LIBM}
+    """The helpers' C, each with the condition under which a body calls it."""
+    callers = {
+        name: {body for body in Body if any(name in kernel.helpers_of(body) for kernel in program.kernels)}
+        for kernel in program.kernels
+        for body in Body
+        for name in kernel.helpers_of(body)
+        if name != LIBM
+    }
     known = _macros(HELPERS)
-    if missing := sorted(wanted.difference(known)):
+    if missing := sorted(callers.keys() - set(known)):
         raise ValueError(f"{HELPERS}: no macro {', '.join(missing)}")
-    if both := sorted(wanted.intersection(kernel.symbol for kernel in program.kernels)):
+    if both := sorted(callers.keys() & {kernel.symbol for kernel in program.kernels}):
         raise ValueError(f"{HELPERS}: {', '.join(both)} is the name of a kernel as well")
-    module = environment().get_template(HELPERS).module
-    return [tidy(str(getattr(module, name)(program.rounding.value))) for name in known if name in wanted]
+    return [_helper(name, program.rounding.value, bodies.condition(callers[name])) for name in known if name in callers]
+
+
+def _helper(name: str, rounding: str, condition: str) -> str:
+    code = tidy(str(getattr(environment().get_template(HELPERS).module, name)(rounding)))
+    return f"#if {condition}\n{code}\n#endif" if condition else code
 
 
 @functools.cache

@@ -138,7 +138,7 @@ class _Lowering:
         step = Step(
             kernel=call.kernel,
             record_name=name,
-            record={key: self._field(f"{name}_{key}", value) for key, value in call.record.items()},
+            record={key: self._field(f"{name}_{key.replace('.', '_')}", value) for key, value in call.record.items()},
             reads=tuple(self._read(f"{name}_input{i}", inputs[i]) for i in call.reads),
             writes=tuple(self._write(name, position, tensor) for position, tensor in enumerate(written)),
             scratch=self._scratch(name, call.scratch),

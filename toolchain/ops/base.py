@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeVar
 
@@ -43,11 +43,20 @@ class Operands:
         )
 
 
+class Body(enum.Enum):
+    """What a kernel's C may have a body for. A core runs the last of them that it has the instructions for."""
+
+    PORTABLE = "portable"
+    DSP = "dsp"
+    MVE = "mve"
+
+
 @dataclass(frozen=True, slots=True)
 class Kernel:
     """One C function: macro `macro` of templates/ops/<family>.c.j2, rendered as kernel(symbol, variant).
 
-    `variant` holds what the template asks about, `helpers` the macros of templates/helpers.c.j2 it calls.
+    `variant` holds what the template asks about, `helpers` the macros of templates/helpers.c.j2 that all its bodies
+    call. What else only one of them calls stands apart; `mve_helpers` is None where cores with MVE run the DSP body.
     """
 
     family: str
@@ -55,6 +64,16 @@ class Kernel:
     symbol: str
     variant: tuple[tuple[str, Any], ...] = ()
     helpers: tuple[str, ...] = ()
+    portable_helpers: tuple[str, ...] = ()
+    dsp_helpers: tuple[str, ...] = ()
+    mve_helpers: tuple[str, ...] | None = None
+
+    def helpers_of(self, body: Body) -> tuple[str, ...]:
+        """The helpers that this body calls."""
+        if body is Body.PORTABLE:
+            return self.helpers + self.portable_helpers
+        mve = body is Body.MVE and self.mve_helpers is not None
+        return self.helpers + ((self.mve_helpers or ()) if mve else self.dsp_helpers)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -65,14 +84,6 @@ class Constant:
 
 
 Plain = int | float | bool | str | tuple[int, ...] | tuple[float, ...] | Constant
-
-
-class Body(enum.Enum):
-    """What a kernel's C may have a body for. A core runs the last of them that it has the instructions for."""
-
-    PORTABLE = "portable"
-    DSP = "dsp"
-    MVE = "mve"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -99,6 +110,23 @@ def bodies(portable: Plain | None, dsp: Plain | None, **mve: Plain | None) -> Bo
 
 
 Field = Plain | Bodies
+
+
+def fields_of_bodies(
+    portable: Mapping[str, Plain], dsp: Mapping[str, Plain], mve: Mapping[str, Plain]
+) -> dict[str, Field]:
+    """One record of the records of the three bodies.
+
+    >>> fields_of_bodies({"a": 1, "b": 2}, {"a": 1, "c": 3}, {"a": 1})["a"]
+    1
+    """
+    names = dict.fromkeys((*portable, *dsp, *mve))
+    return {name: _field(portable.get(name), dsp.get(name), mve.get(name)) for name in names}
+
+
+def _field(portable: Plain | None, dsp: Plain | None, mve: Plain | None) -> Field:
+    same = portable is dsp is mve or (not isinstance(portable, Constant) and portable == dsp == mve)
+    return portable if same and portable is not None else Bodies(portable, dsp, mve)
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -11,8 +12,20 @@ from toolchain.errors import InputError
 from toolchain.fixedpoint import reduced_multiplier, requantize, requantize_wide
 from toolchain.ir.graph import Tensor
 from toolchain.ir.types import Array, DType, TensorType
-from toolchain.ops import helium
-from toolchain.ops.base import Call, Constant, Field, Kernel, Op, Operands, float32, only_quant, operator
+from toolchain.ops import helium, pairs
+from toolchain.ops.base import (
+    Call,
+    Constant,
+    Field,
+    Kernel,
+    Op,
+    Operands,
+    Plain,
+    fields_of_bodies,
+    float32,
+    only_quant,
+    operator,
+)
 from toolchain.ops.linear import (
     LARGEST_SHIFT,
     Clamp,
@@ -30,6 +43,8 @@ from toolchain.ops.overlap import Overlap, by_channel, in_steps, scaled
 from toolchain.ops.patches import patch_call
 
 WIDEST_PRODUCT = 255 * 255
+AT_ONCE = 4
+"""Outputs that the kernels on int8 compute at a time."""
 
 
 def dense_call(operands: Operands, clamp: Clamp | None, spec: LinearSpec | None) -> Call:
@@ -39,28 +54,49 @@ def dense_call(operands: Operands, clamp: Clamp | None, spec: LinearSpec | None)
     inputs = weight.size // outputs
     x, y = operands.inputs[0].type, operands.outputs[0].type
     rows = x.elements // inputs
-    if spec is not None and spec.wide:
-        return _wide_call(operands, clamp, spec, rows)
+    if spec is not None and (spec.wide or (spec.rescale == "requantize_once" and spec.dtype is DType.INT8)):
+        return _general_call(operands, clamp, spec, rows)
     if rows > 1:
         return patch_call(operands, clamp, spec, _row_of_pixels(rows, inputs, outputs), np.arange(rows))
     variant, fields = linear_call_parts(operands, clamp, weight, spec, padded=False)
-    short = variant["short"]
-    inner, at_once = ("products4_s8", 4) if short == "s8" else (f"dot_{short}", 1)
+    geometry: dict[str, Plain] = {"inputs": inputs, "outputs": outputs}
+    int8 = spec is not None and spec.dtype is DType.INT8
+    at_once = AT_ONCE if int8 else 1
     ends = np.minimum(np.arange(at_once, outputs + at_once, at_once), outputs) * y.dtype.bytes
     overlap = in_steps(np.zeros_like(ends), ends)
-    record: dict[str, Field] = {"inputs": inputs, "outputs": outputs, **fields}
-    helpers: tuple[str, ...] = (inner,)
+    if spec is not None and int8:
+        return _int8_call(spec, variant, geometry, fields, overlap)
+    kernel = linear_kernel("dense", "dense", variant | {"dsp": False, "mve": False}, f"dot_{variant['short']}")
+    return Call(kernel, {**geometry, **fields}, overlaps=(overlap,))
+
+
+def _int8_call(
+    spec: LinearSpec, variant: dict[str, Any], geometry: dict[str, Plain], fields: dict[str, Plain], overlap: Overlap
+) -> Call:
+    """One row with the bodies that the numbers allow."""
+    rows = spec.weight.reshape(len(spec.weight), -1)
+    inputs = rows.shape[1]
+    dsp = mve = portable = geometry | fields
+    still = pairs.settled(spec, AT_ONCE)
+    if still is not None:
+        mve = dsp = pairs.record(still, geometry, AT_ONCE)
     scratch = None
-    variant["mve"] = spec is not None and helium.requantizes(spec)
-    if spec is not None and variant["mve"]:
-        record = helium.split(record, helium.products(spec, weight.reshape(outputs, inputs)), helium.UNUSED)
-        helpers += helium.DENSE_HELPERS
+    if helium.requantizes(spec):
+        mve = helium.record(spec, rows, portable)
         scratch = helium.step_bytes(inputs) if inputs % helium.INPUTS else 0
-    return Call(linear_kernel("dense", "dense", variant, *helpers), record, scratch=scratch, overlaps=(overlap,))
+    kernel = linear_kernel(
+        "dense",
+        "dense",
+        variant | {"dsp": still is not None, "mve": helium.requantizes(spec)},
+        "products4_s8",
+        dsp=() if still is None else pairs.DENSE_HELPERS,
+        mve=helium.DENSE_HELPERS if helium.requantizes(spec) else (),
+    )
+    return Call(kernel, fields_of_bodies(portable, dsp, mve), scratch=scratch, overlaps=(overlap,))
 
 
-def _wide_call(operands: Operands, clamp: Clamp | None, spec: LinearSpec, rows: int) -> Call:
-    """Weights of more than 8 bits: the general convolution, of 1 x 1."""
+def _general_call(operands: Operands, clamp: Clamp | None, spec: LinearSpec, rows: int) -> Call:
+    """Weights of more than 8 bits, or int8 sums rounded once beside others: the general convolution, of 1 x 1."""
     x, y = operands.inputs[0].type, operands.outputs[0].type
     outputs = len(spec.weight)
     inputs = spec.weight.size // outputs

@@ -14,7 +14,7 @@ import numpy as np
 
 from toolchain.ir.types import Array, TensorType
 from toolchain.ops import helium
-from toolchain.ops.base import Call, Constant, Operands, Plain
+from toolchain.ops.base import Bodies, Body, Call, Constant, Operands, Plain, fields_of_bodies
 from toolchain.ops.linear import LinearSpec
 from toolchain.ops.overlap import FAR, IN_PLACE, Overlap, common
 
@@ -153,13 +153,27 @@ def with_body(call: Call, operands: Operands, spec: LinearSpec | None, axes: Seq
         kernel,
         symbol=f"{stem}{layout.at_once}_{dtype}",
         variant=(*kernel.variant, ("mve", True), ("at_once", layout.at_once)),
-        helpers=(*kernel.helpers, *HELPERS, f"depthwise{layout.at_once}_mve"),
+        helpers=(),
+        portable_helpers=kernel.helpers_of(Body.PORTABLE),
+        dsp_helpers=kernel.helpers_of(Body.DSP),
+        mve_helpers=(*HELPERS, f"depthwise{layout.at_once}_mve"),
     )
-    record = helium.split(call.record, fields(spec, layout, x, y), call.record.keys() - {"batch", "channels"})
+    others = {body: _record_of(call, body) for body in (Body.PORTABLE, Body.DSP)}
+    mve = {**_sizes(x), **fields(spec, layout, x, y)}
+    record = fields_of_bodies(others[Body.PORTABLE], others[Body.DSP], mve)
     overlaps = (common(*call.overlaps, overlap(x, y, layout)),)
     return replace(
         call, kernel=kernel, record=record, scratch=max(call.scratch or 0, scratch(layout)), overlaps=overlaps
     )
+
+
+def _record_of(call: Call, body: Body) -> dict[str, Plain]:
+    found = {name: field.of(body) if isinstance(field, Bodies) else field for name, field in call.record.items()}
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def _sizes(x: TensorType) -> dict[str, Plain]:
+    return {"batch": x.shape[0], "channels": x.shape[-1]}
 
 
 def fields(spec: LinearSpec, layout: Layout, x: TensorType, y: TensorType) -> dict[str, Plain]:

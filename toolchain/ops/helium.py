@@ -6,12 +6,12 @@ requantized at a time.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 
 from toolchain.ir.types import Array, DType
-from toolchain.ops.base import Bodies, Constant, Field, Plain, bodies
+from toolchain.ops.base import Constant, Plain
 from toolchain.ops.linear import LinearSpec
 
 OUTPUTS = 4
@@ -52,25 +52,17 @@ def parts(spec: LinearSpec, bias: Array) -> Array:
     return np.stack([np.broadcast_to(part, bias.shape) for part in (bias, spec.multiplier, shift)]).astype(np.int32)
 
 
-def split(fields: Mapping[str, Field], mve: Mapping[str, Plain], unused: Collection[str]) -> dict[str, Field]:
-    """Return a record of which the MVE body reads `mve` and, without the `unused`, what the others read: `fields`."""
-    names = dict.fromkeys((*fields, *mve))
-    return {name: _split(fields.get(name), mve.get(name), shared=name not in {*unused, *mve}) for name in names}
-
-
-def _split(field: Field | None, mve: Plain | None, *, shared: bool) -> Field:
-    if isinstance(field, Bodies):
-        return Bodies(field.portable, field.dsp, field.mve if shared else mve)
-    return bodies(field, field, mve=field if shared else mve)
-
-
 UNUSED = ("bias", "multiplier", "shift")
 """Fields of a `LinearSpec`'s record that stand in `scales`."""
 
 
-def products(spec: LinearSpec, rows: Array) -> dict[str, Plain]:
-    """The fields of a layer of weights (outputs, inputs), whose inputs are taken with their zero point."""
-    return {"weight": Constant(packed(rows)), "scales": Constant(scales(spec, spec.folded_bias()))}
+def record(spec: LinearSpec, rows: Array, portable: Mapping[str, Plain]) -> dict[str, Plain]:
+    """The fields of a layer of weights (outputs, inputs), whose inputs are taken with their zero point.
+
+    `portable`: the fields of the portable body.
+    """
+    kept = {name: value for name, value in portable.items() if name not in UNUSED}
+    return kept | {"weight": Constant(packed(rows)), "scales": Constant(scales(spec, spec.folded_bias()))}
 
 
 CONV_HELPERS = ("copy_mve", "fill_mve", "sums_2x4_mve", "requantize_mve", "clamp_mve", "store_2x4_mve")

@@ -22,7 +22,7 @@ from toolchain.fixedpoint import (
 )
 from toolchain.ir.graph import Tensor
 from toolchain.ir.types import Array, DType
-from toolchain.ops.base import Constant, Field, Kernel, Operands, only_quant
+from toolchain.ops.base import Constant, Kernel, Operands, Plain, only_quant
 
 Clamp = tuple[float, float]
 WIDEST = {DType.INT8: 256, DType.INT16: 1 << 15}
@@ -104,17 +104,17 @@ class LinearSpec:
         multiplier, shift = reduced_multiplier(self.multiplier, self.shift)
         return multiplier.astype(np.int32), shift.astype(np.int32)
 
-    def record(self, weight: Array, *, offset: bool) -> dict[str, Field]:
+    def record(self, weight: Array, *, offset: bool) -> dict[str, Plain]:
         """The kernel's fields; `weight` in the kernel's order, `offset` as in the kernel's variant."""
         bias = self.bias if offset else self.folded_bias()
         multiplier, shift = self.scaling
-        scaling: dict[str, Field] = {"multiplier": int(multiplier[0]), "shift": int(shift[0])}
+        scaling: dict[str, Plain] = {"multiplier": int(multiplier[0]), "shift": int(shift[0])}
         if self.per_channel:
             scaling = {"multiplier": Constant(multiplier), "shift": Constant(shift)}
-        zero: dict[str, Field] = {"zero_x": self.zero_x} if offset else {}
+        zero: dict[str, Plain] = {"zero_x": self.zero_x} if offset else {}
         if self.dtype is DType.INT8:
             zero["zero_y"] = self.zero_y
-        limits: dict[str, Field] = {"low": self.low, "high": self.high}
+        limits: dict[str, Plain] = {"low": self.low, "high": self.high}
         return {"weight": Constant(weight), "bias": Constant(bias), **scaling, **zero, **limits}
 
 
@@ -144,7 +144,8 @@ def linear_spec(operands: Operands, clamp: Clamp | None, *, single_product: bool
 
     `single_product`: input scale times weight scale in float32, as TensorFlow Lite does for fully connected layers
     with one weight scale (GetQuantizedConvolutionMultipler); elsewhere in float64. These layers are also the ones
-    whose int16 sums its desktop kernels rescale with all bits of the multiplier: policy `single` does so.
+    whose sums its desktop kernels round once, with all bits of the multiplier: so do policy `litert` and, of int16
+    sums, `single`.
     """
     x, weight, bias = operands.inputs[:3]
     y = operands.outputs[0]
@@ -158,13 +159,20 @@ def linear_spec(operands: Operands, clamp: Clamp | None, *, single_product: bool
     if _magnitude(weights, biases, dtype) >= 1 << ACCUMULATOR_BITS[dtype]:
         bits = 1 + ACCUMULATOR_BITS[dtype]
         raise InputError(f"{weight.name}: sums of its products may not fit {bits} bits; export this model as float32")
-    if biases.dtype == np.int64 and shift.max(initial=0) > LARGEST_SHIFT:
+    rescale = _rescale(operands.rounding, dtype, long_bias=biases.dtype == np.int64, single_product=single_product)
+    if rescale in {"requantize_once", "requantize_wide"} and shift.max(initial=0) > LARGEST_SHIFT:
         raise InputError(f"{y.name}: an output scale far below input scale times weight scale, expected a larger one")
-    rescale = "requantize" if dtype is DType.INT8 else "requantize_narrow"
-    if biases.dtype == np.int64:
-        whole = single_product and operands.rounding is Rounding.SINGLE
-        rescale = "requantize_once" if whole else "requantize_wide"
     return LinearSpec(weights, biases, multiplier, shift, *zeros, low, high, operands.rounding, dtype, rescale)
+
+
+def _rescale(rounding: Rounding, dtype: DType, *, long_bias: bool, single_product: bool) -> str:
+    """The helper that makes outputs of sums; LiteRT's fully connected layers round once."""
+    once = rounding is Rounding.LITERT or (rounding is Rounding.SINGLE and long_bias)
+    if single_product and once:
+        return "requantize_once"
+    if long_bias:
+        return "requantize_wide"
+    return "requantize" if dtype is DType.INT8 else "requantize_narrow"
 
 
 def _check(x: Tensor, y: Tensor, zeros: tuple[int, int]) -> None:
@@ -209,22 +217,33 @@ def constant_reason(inputs: tuple[Tensor, ...]) -> str | None:
     return f"{', '.join(computed)} computed by the model, not constant" if computed else None
 
 
-def linear_kernel(family: str, macro: str, variant: dict[str, Any], *inner: str) -> Kernel:
+def linear_kernel(
+    family: str,
+    macro: str,
+    variant: dict[str, Any],
+    *inner: str,
+    dsp: tuple[str, ...] = (),
+    mve: tuple[str, ...] = (),
+) -> Kernel:
     """The kernel of a macro for float (with or without limits), int8 or int16, calling `inner` helpers.
 
-    The symbol names the variant: `left` where outputs are scaled up, which has no body for MVE.
+    `dsp` and `mve`: the helpers of its bodies for such cores, which call none of `inner`. The symbol names the
+    variant: `plain` and `left` where numbers (as of outputs that are scaled up) rule out the body for DSP, for MVE.
     """
     short = variant["short"]
     words = [word for flag, word in _WORDS.items() if variant[flag] and not (variant["wide"] and flag == "offset")]
-    if short == "s8" and variant.get("mve") is False:
-        words.append("left")
+    if short == "s8":
+        words += [word for flag, word in (("dsp", "plain"), ("mve", "left")) if variant.get(flag) is False]
     flags = "".join(f"_{word}" for word in words)
     if variant["float"]:
         outer: tuple[str, ...] = ("clamp_f32",) if variant["clamped"] else ()
     else:
         narrow = ("requantize",) if variant["narrow"] else ()
         outer = (*narrow, variant["rescale"], f"clamp_{short}")
-    return Kernel(family, macro, f"{macro}{flags}_{short}", tuple(variant.items()), outer + inner)
+    symbol, facts = f"{macro}{flags}_{short}", tuple(variant.items())
+    if not dsp and not mve:
+        return Kernel(family, macro, symbol, facts, outer + inner)
+    return Kernel(family, macro, symbol, facts, mve, outer + inner, dsp or outer + inner, () if mve else None)
 
 
 def dot_helper(variant: dict[str, Any]) -> str:
@@ -246,15 +265,15 @@ _WORDS = {
 
 def linear_call_parts(
     operands: Operands, clamp: Clamp | None, weight: Array, spec: LinearSpec | None, *, padded: bool
-) -> tuple[dict[str, Any], dict[str, Field]]:
+) -> tuple[dict[str, Any], dict[str, Plain]]:
     """(variant, record fields) of a layer: float when there is no `spec`. `padded`: whether taps may be left out."""
     if spec is None:
-        limits: dict[str, Field] = {}
+        limits: dict[str, Plain] = {}
         if clamp is not None:
             limits = dict(zip(("low", "high"), float_limits(clamp), strict=True))
         flags = {"float": True, "clamped": clamp is not None, **dict.fromkeys(("wide", "offset", "per_channel"), False)}
         types = {"type": "float", "weight": "float", "bias": "float", "sum": "float", "short": "f32"}
-        record: dict[str, Field] = {"weight": Constant(weight), "bias": Constant(constant(operands.inputs[2]))}
+        record: dict[str, Plain] = {"weight": Constant(weight), "bias": Constant(constant(operands.inputs[2]))}
         return {**types, "rescale": "", **flags, "narrow": False, "once": False}, record | limits
     offset = spec.wide or (padded and spec.zero_x != 0)
     return _integer_variant(spec, offset=offset), spec.record(weight, offset=offset)

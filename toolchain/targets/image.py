@@ -35,11 +35,12 @@ class Image:
 
 @dataclass(frozen=True, slots=True)
 class Build:
-    """How to build: optimisation level, what the harness writes ("run" or "dump"), clock readings it keeps."""
+    """How to build: optimisation level, what the harness writes ("run" or "dump"), clock readings it keeps, macros."""
 
     level: str = "2"
     mode: str = "run"
     marks: int = 2
+    defines: tuple[str, ...] = ()
 
 
 def build_image(source: Path, headers: Path, interface: Interface, target: Target, folder: Path, build: Build) -> Image:
@@ -50,6 +51,7 @@ def build_image(source: Path, headers: Path, interface: Interface, target: Targe
     (folder / "harness.c").write_text(harness_source(interface, target, build))
     extra = ("-fcallgraph-info=su",) if _reports_stack(compiler) else ()
     includes = ("-I", str(headers.resolve()))
+    extra = (*extra, *(f"-D{macro}" for macro in build.defines))
     compile_c(compiler, ["-std=c99", *flags, *extra, *includes, "-c", str(source.resolve()), "-o", "model.o"], folder)
     harness = ["-std=gnu11", *flags, *WARNINGS, *includes, "-c", "harness.c", "-o", "harness.o"]
     compile_c(compiler, harness, folder)

@@ -3,17 +3,17 @@
 
 #include <string.h>
 
-/* Which bodies of the kernels this core runs; all give the same bits. -DRESIDUAL_PORTABLE: plain C. */
+/* Which bodies of the kernels this core runs; all give the same bits. -DRESIDUAL_PORTABLE: plain C,
+ * as without optimization: then compilers keep registers for themselves that the others need. */
 #if defined(RESIDUAL_PORTABLE) || !defined(__GNUC__) || defined(__ARM_BIG_ENDIAN)
 #define KERNEL_DSP 0
-#elif defined(__ARM_FEATURE_DSP) && defined(__ARM_FEATURE_UNALIGNED)
+#elif defined(__ARM_FEATURE_DSP) && defined(__ARM_FEATURE_UNALIGNED) && defined(__OPTIMIZE__)
 #include <arm_acle.h>
 #define KERNEL_DSP 1
 #else
 #define KERNEL_DSP 0
 #endif
-/* Without optimization compilers keep registers for themselves that these bodies need. */
-#if KERNEL_DSP && defined(__ARM_FEATURE_MVE) && (__ARM_FEATURE_MVE & 1) && defined(__OPTIMIZE__)
+#if KERNEL_DSP && defined(__ARM_FEATURE_MVE) && (__ARM_FEATURE_MVE & 1)
 #include <arm_mve.h>
 #define KERNEL_MVE 1
 #else
@@ -46,6 +46,246 @@ static inline int32_t requantize(int32_t value, int32_t multiplier, int32_t shif
     return (high >> right) + ((high & mask) > threshold ? 1 : 0);
 }
 
+#if KERNEL_DSP && !KERNEL_MVE
+/* Weights of two outputs in one 16-bit lane, w + 256 w'; what scales the sums of their products. */
+struct pairs_s8 {
+    const int16_t *weight;
+    const int32_t *scale; /* of each pair: bias, bias + 256 bias', multipliers, shifts in bytes */
+    int32_t middle;       /* twice the zero point of y, plus one */
+    int32_t half;         /* what rounds the second output of a pair */
+    int32_t negatives;    /* whether sums below zero show in y */
+    int32_t limited;      /* whether y has narrower limits than int8 */
+    int32_t low, high;
+};
+
+/* (a * b + c * 2^32) / 2^32. */
+static inline int32_t product_high(int32_t a, int32_t b, int32_t c)
+{
+    int32_t high;
+    __asm("smmla %0, %1, %2, %3" : "=r"(high) : "r"(a), "r"(b), "r"(c));
+    return high;
+}
+
+/* The same, rounded. */
+static inline int32_t product_rounded(int32_t a, int32_t b, int32_t c)
+{
+    int32_t high;
+    __asm("smmlar %0, %1, %2, %3" : "=r"(high) : "r"(a), "r"(b), "r"(c));
+    return high;
+}
+
+/* Halves of two values within int8. */
+static inline void store_halves(int32_t first, int32_t second, int8_t *y)
+{
+    __asm("ssat %0, #8, %0, asr #1\n\t"
+          "ssat %1, #8, %1, asr #1\n\t"
+          "bfi %0, %1, #8, #8"
+          : "+r"(first), "+r"(second));
+    const uint16_t both = (uint16_t)first;
+    memcpy(y, &both, sizeof both);
+}
+
+/* The numbers of one pair. */
+struct scale_s8 {
+    int32_t multiplier[2], offset[2], shift[2];
+};
+
+static inline struct scale_s8 scale_of_pair(const struct pairs_s8 *layer, const int32_t pair[5])
+{
+    struct scale_s8 scale;
+
+    scale.multiplier[0] = pair[2];
+    scale.multiplier[1] = pair[3];
+    scale.shift[0] = pair[4] & 255;
+    scale.shift[1] = pair[4] >> 8;
+    scale.offset[0] = layer->middle << scale.shift[0];
+    scale.offset[1] = (layer->middle << scale.shift[1]) + layer->half;
+    return scale;
+}
+
+/* Two outputs from `sum`, the first one's, and `both` = sum + 256 times the second one's. */
+static inline void scale_pair(const struct scale_s8 *by, int32_t sum, int32_t both, int8_t *y)
+{
+    const int32_t first = product_rounded(2 * sum, by->multiplier[0], by->offset[0]);
+    const int32_t second = product_high(both - sum, by->multiplier[1], by->offset[1]);
+
+    store_halves(first >> by->shift[0], second >> by->shift[1], y);
+}
+
+/* The same where sums below zero show in y: they round the other way. */
+static inline void scale_signed_pair(const struct scale_s8 *by, int32_t sum, int32_t both,
+                                     int8_t *y)
+{
+    const int32_t other = (both - sum) >> 7;
+    const int32_t offset[2] = {by->offset[0] + (sum >> 31), by->offset[1] + (other >> 31)};
+    const int32_t first = product_rounded(2 * sum, by->multiplier[0], offset[0]);
+    const int32_t second = product_rounded(other, by->multiplier[1], offset[1]);
+
+    store_halves(first >> by->shift[0], second >> by->shift[1], y);
+}
+
+/* `count` outputs within narrower limits than int8. */
+static inline void limit_s8(const struct pairs_s8 *layer, int8_t *y, int32_t count)
+{
+    for (int32_t output = 0; layer->limited && output < count; output++) {
+        y[output] = clamp_s8(y[output], layer->low, layer->high);
+    }
+}
+#endif
+
+#if KERNEL_DSP && !KERNEL_MVE
+/* Four inputs of three pixels as 16-bit pairs: words of inputs 0 and 2, then of 1 and 3. */
+static inline uint32_t *widen_quad(const int8_t **x0, const int8_t **x1, const int8_t **x2,
+                                   uint32_t *patch)
+{
+    register uint32_t even0 __asm("r1");
+    register uint32_t even1 __asm("r2");
+    register uint32_t even2 __asm("r3");
+    register uint32_t odd0 __asm("r4");
+    register uint32_t odd1 __asm("r5");
+    register uint32_t odd2 __asm("r6");
+
+    __asm volatile(
+        "ldr %[o0], [%[x0]], #4\n\t"
+        "ldr %[o1], [%[x1]], #4\n\t"
+        "ldr %[o2], [%[x2]], #4\n\t"
+        "sxtb16 %[e0], %[o0]\n\t"
+        "sxtb16 %[e1], %[o1]\n\t"
+        "sxtb16 %[e2], %[o2]\n\t"
+        "sxtb16 %[o0], %[o0], ror #8\n\t"
+        "sxtb16 %[o1], %[o1], ror #8\n\t"
+        "sxtb16 %[o2], %[o2], ror #8\n\t"
+        "stmia %[p]!, { %[e0], %[e1], %[e2], %[o0], %[o1], %[o2] }"
+        : [x0] "+r"(*x0), [x1] "+r"(*x1), [x2] "+r"(*x2), [p] "+r"(patch), [e0] "=&r"(even0),
+          [e1] "=&r"(even1), [e2] "=&r"(even2), [o0] "=&r"(odd0), [o1] "=&r"(odd1), [o2] "=&r"(odd2)
+        :
+        : "memory");
+    return patch;
+}
+
+/* Copies bytes, four at a time: runs are short. */
+static inline void copy_run(uint8_t *to, const int8_t *from, int32_t count)
+{
+    for (; count >= 4; count -= 4) {
+        memcpy(to, from, 4);
+        to += 4;
+        from += 4;
+    }
+    for (; count > 0; count--) {
+        *to++ = (uint8_t)*from++;
+    }
+}
+
+/* Up to three inputs as four, filled up with zeros. */
+static inline const int8_t *rest_of_quad(const int8_t *x, int32_t count, int8_t quad[4])
+{
+    for (int32_t input = 0; input < 4; input++) {
+        quad[input] = (int8_t)(input < count ? x[input] : 0);
+    }
+    return quad;
+}
+
+/* `count` inputs of three pixels; a last incomplete four is filled up with zeros. */
+static uint32_t *widen_s8(const int8_t *x0, const int8_t *x1, const int8_t *x2, int32_t count,
+                          uint32_t *patch)
+{
+    const int32_t rest = count & 3;
+
+    for (int32_t quads = count >> 2; quads > 0; quads--) {
+        patch = widen_quad(&x0, &x1, &x2, patch);
+    }
+    if (rest > 0) {
+        int8_t last[3][4];
+        x0 = rest_of_quad(x0, rest, last[0]);
+        x1 = rest_of_quad(x1, rest, last[1]);
+        x2 = rest_of_quad(x2, rest, last[2]);
+        patch = widen_quad(&x0, &x1, &x2, patch);
+    }
+    return patch;
+}
+
+/* both += weight * x and sum += (its low bytes) * x, for four inputs of three pixels. */
+static inline void multiply_quad(const uint32_t **patch, const int16_t **weight, int32_t both[3],
+                                 int32_t sum[3])
+{
+    register uint32_t x0 __asm("r8");
+    register uint32_t x1 __asm("r9");
+    register uint32_t x2 __asm("r10");
+    uint32_t w0, w1;
+
+    __asm volatile("ldrd %[w0], %[w1], [%[w]], #8\n\t"
+                   "ldmia %[p]!, { %[x0], %[x1], %[x2] }\n\t"
+                   "smlad %[b0], %[x0], %[w0], %[b0]\n\t"
+                   "smlad %[b1], %[x1], %[w0], %[b1]\n\t"
+                   "smlad %[b2], %[x2], %[w0], %[b2]\n\t"
+                   "sxtb16 %[w0], %[w0]\n\t"
+                   "smlad %[s0], %[x0], %[w0], %[s0]\n\t"
+                   "smlad %[s1], %[x1], %[w0], %[s1]\n\t"
+                   "smlad %[s2], %[x2], %[w0], %[s2]\n\t"
+                   "ldmia %[p]!, { %[x0], %[x1], %[x2] }\n\t"
+                   "smlad %[b0], %[x0], %[w1], %[b0]\n\t"
+                   "smlad %[b1], %[x1], %[w1], %[b1]\n\t"
+                   "smlad %[b2], %[x2], %[w1], %[b2]\n\t"
+                   "sxtb16 %[w1], %[w1]\n\t"
+                   "smlad %[s0], %[x0], %[w1], %[s0]\n\t"
+                   "smlad %[s1], %[x1], %[w1], %[s1]\n\t"
+                   "smlad %[s2], %[x2], %[w1], %[s2]"
+                   : [p] "+r"(*patch), [w] "+r"(*weight), [b0] "+r"(both[0]), [b1] "+r"(both[1]),
+                     [b2] "+r"(both[2]), [s0] "+r"(sum[0]), [s1] "+r"(sum[1]), [s2] "+r"(sum[2]),
+                     [w0] "=&r"(w0), [w1] "=&r"(w1), [x0] "=&r"(x0), [x1] "=&r"(x1), [x2] "=&r"(x2)
+                   :
+                   : "memory");
+}
+
+/* All outputs of three widened pixels, 4 * quads inputs each; the pixels' outputs lie at y, y +
+ * second and y + third. An odd last output is computed together with the one before it. */
+static void pixels_s8(const struct pairs_s8 *layer, const uint32_t *widened, int32_t quads,
+                      int32_t outputs, int8_t *y, int32_t second, int32_t third)
+    __attribute__((noinline));
+
+static void pixels_s8(const struct pairs_s8 *layer, const uint32_t *widened, int32_t quads,
+                      int32_t outputs, int8_t *y, int32_t second, int32_t third)
+{
+    const int16_t *weight = layer->weight;
+    const int32_t *pair = layer->scale;
+
+    for (; outputs > 0; outputs -= 2) {
+        const uint32_t *patch = widened;
+        int32_t sum[3] = {pair[0], pair[0], pair[0]};
+        int32_t both[3] = {pair[1], pair[1], pair[1]};
+        for (int32_t fours = quads >> 2; fours > 0; fours--) {
+            multiply_quad(&patch, &weight, both, sum);
+            multiply_quad(&patch, &weight, both, sum);
+            multiply_quad(&patch, &weight, both, sum);
+            multiply_quad(&patch, &weight, both, sum);
+        }
+        if (quads & 2) {
+            multiply_quad(&patch, &weight, both, sum);
+            multiply_quad(&patch, &weight, both, sum);
+        }
+        if (quads & 1) {
+            multiply_quad(&patch, &weight, both, sum);
+        }
+        const struct scale_s8 scale = scale_of_pair(layer, pair);
+        if (outputs == 1) {
+            y--;
+        }
+        if (layer->negatives) {
+            scale_signed_pair(&scale, sum[0], both[0], y);
+            scale_signed_pair(&scale, sum[1], both[1], y + second);
+            scale_signed_pair(&scale, sum[2], both[2], y + third);
+        } else {
+            scale_pair(&scale, sum[0], both[0], y);
+            scale_pair(&scale, sum[1], both[1], y + second);
+            scale_pair(&scale, sum[2], both[2], y + third);
+        }
+        y += 2;
+        pair += 5;
+    }
+}
+#endif
+
+#if !KERNEL_DSP
 /* Inputs that a vector unit takes at a time. */
 #if defined(__AVX2__)
 enum { step_s8 = 32 };
@@ -78,6 +318,7 @@ static inline void products_s8(const uint8_t *patch, int32_t stride, const int8_
         left -= 2 * inputs;
     }
 }
+#endif
 
 #if KERNEL_MVE
 /* memcpy that also does the last, shorter step with the vector unit. */
@@ -310,12 +551,20 @@ struct conv_channels_s8 {
     int32_t dilation_y;
     int32_t pad_y, pad_x;
     int32_t zero_x;
+#if KERNEL_DSP
+    int32_t pointwise; /* whether an output pixel lies under the input pixel of its place alone */
+    struct pairs_s8 pairs;
+#else
     const int8_t *weight;
     const int32_t *bias;
     const int32_t *multiplier, *shift;
     int32_t zero_y;
     int32_t low, high;
+#endif
 };
+
+/* What is added to inputs in patches. */
+enum { conv_channels_s8_flip = KERNEL_DSP ? 0 : 128 };
 
 static void conv_channels_s8_patch(const struct conv_channels_s8 *layer, const int8_t *x,
                                    int32_t pixel, uint8_t *patch)
@@ -334,18 +583,138 @@ static void conv_channels_s8_patch(const struct conv_channels_s8 *layer, const i
         const int32_t in_y = top + kernel_y * layer->dilation_y;
         const int32_t inside = run > 0 && in_y >= 0 && in_y < layer->in_y ? run : 0;
         if (inside < width) {
-            memset(patch, layer->zero_x + 128, (size_t)width * sizeof(*patch));
+            memset(patch, layer->zero_x + conv_channels_s8_flip, (size_t)width * sizeof(*patch));
         }
         if (inside > 0) {
             const int8_t *inputs = picture + (in_y * layer->in_x + left + first) * channels;
+#if KERNEL_DSP
+            copy_run(patch + first * channels, inputs, inside);
+#else
             for (int32_t input = 0; input < inside; input++) {
                 patch[first * channels + input] = (uint8_t)(inputs[input] + 128);
             }
+#endif
         }
         patch += width;
     }
 }
 
+#if KERNEL_DSP
+/* Where a window lies: its first tap within the picture that begins at `start`. */
+struct conv_channels_s8_window {
+    int32_t start, top, left;
+};
+
+static void conv_channels_s8_advance(const struct conv_channels_s8 *layer,
+                                     struct conv_channels_s8_window *window)
+{
+    const int32_t beyond_x = layer->out_x * layer->stride_x - layer->pad_x;
+    const int32_t beyond_y = layer->out_y * layer->stride_y - layer->pad_y;
+
+    window->left += layer->stride_x;
+    if (window->left == beyond_x) {
+        window->left = -layer->pad_x;
+        window->top += layer->stride_y;
+        if (window->top == beyond_y) {
+            window->top = -layer->pad_y;
+            window->start += layer->in_y * layer->in_x * layer->in_channels;
+        }
+    }
+}
+
+/* What lies under three windows that are wholly inside, widened: a row of the kernel at once. */
+static void conv_channels_s8_inside(const struct conv_channels_s8 *layer, const int8_t *x,
+                                    const struct conv_channels_s8_window *window, uint32_t *widened)
+{
+    const int32_t channels = layer->in_channels, width = layer->in_x;
+    const int8_t *x0 = x + window[0].start + (window[0].top * width + window[0].left) * channels;
+    const int8_t *x1 = x + window[1].start + (window[1].top * width + window[1].left) * channels;
+    const int8_t *x2 = x + window[2].start + (window[2].top * width + window[2].left) * channels;
+    const int32_t step = layer->dilation_y * width * channels;
+
+    for (int32_t kernel_y = 0; kernel_y < layer->kernel_y; kernel_y++) {
+        widened = widen_s8(x0, x1, x2, layer->kernel_x * channels, widened);
+        x0 += step;
+        x1 += step;
+        x2 += step;
+    }
+}
+
+/* What lies under three windows at the border, widened: tap by tap. */
+static void conv_channels_s8_border(const struct conv_channels_s8 *layer, const int8_t *x,
+                                    const struct conv_channels_s8_window *window,
+                                    const int8_t *zeros, uint32_t *widened)
+{
+    const int32_t channels = layer->in_channels, width = layer->in_x;
+
+    for (int32_t kernel_y = 0; kernel_y < layer->kernel_y; kernel_y++) {
+        for (int32_t kernel_x = 0; kernel_x < layer->kernel_x; kernel_x++) {
+            const int8_t *taps[3];
+            for (int32_t i = 0; i < 3; i++) {
+                const int32_t in_y = window[i].top + kernel_y * layer->dilation_y;
+                const int32_t in_x = window[i].left + kernel_x;
+                const int32_t place = window[i].start + (in_y * width + in_x) * channels;
+                const int32_t inside = in_y >= 0 && in_y < layer->in_y && in_x >= 0 && in_x < width;
+                taps[i] = inside ? x + place : zeros;
+            }
+            widened = widen_s8(taps[0], taps[1], taps[2], channels, widened);
+        }
+    }
+}
+
+static void conv_channels_s8(const struct conv_channels_s8 *layer, const int8_t *x, int8_t *y,
+                             void *scratch)
+{
+    const int32_t channels = layer->in_channels;
+    const int32_t taps = layer->kernel_y * layer->kernel_x;
+    const int32_t quads = (taps * channels + 3) / 4;
+    const int32_t outputs = layer->out_channels;
+    const int32_t pixels = layer->batch * layer->out_y * layer->out_x;
+    uint32_t *const widened = scratch;
+    uint8_t *const patches = (uint8_t *)(widened + 6 * quads);
+    const int32_t last_top = layer->in_y - (layer->kernel_y - 1) * layer->dilation_y - 1;
+    const int32_t last_left = layer->in_x - layer->kernel_x;
+    struct conv_channels_s8_window window[3], next = {0, -layer->pad_y, -layer->pad_x};
+
+    if (!layer->pointwise) {
+        memset(patches, layer->zero_x, (size_t)channels);
+    }
+    for (int32_t pixel = 0; pixel < pixels; pixel += 3) {
+        const int32_t count = pixels - pixel < 3 ? pixels - pixel : 3;
+        const int32_t second = count > 1 ? 1 : 0, third = count - 1;
+        if (layer->pointwise) {
+            widen_s8(x, x + second * channels, x + third * channels, channels, widened);
+            x += count * channels;
+        } else if (channels % 4 == 0) {
+            int32_t inside = 1;
+            for (int32_t i = 0; i < 3; i++) {
+                window[i] = next;
+                inside = inside && next.left >= 0 && next.left <= last_left;
+                inside = inside && next.top >= 0 && next.top <= last_top;
+                if (i == 2 || i + 1 < count) {
+                    conv_channels_s8_advance(layer, &next);
+                }
+            }
+            if (inside) {
+                conv_channels_s8_inside(layer, x, window, widened);
+            } else {
+                conv_channels_s8_border(layer, x, window, (const int8_t *)patches, widened);
+            }
+        } else {
+            for (int32_t i = 0; i < count; i++) {
+                conv_channels_s8_patch(layer, x, pixel + i, patches + i * 4 * quads);
+            }
+            const int8_t *patch = (const int8_t *)patches;
+            const int32_t size = 4 * quads;
+            widen_s8(patch, patch + second * size, patch + third * size, size, widened);
+        }
+        pixels_s8(&layer->pairs, widened, quads, outputs, y, second * outputs, third * outputs);
+        limit_s8(&layer->pairs, y, count * outputs);
+        y += count * outputs;
+    }
+}
+
+#else
 static inline void conv_channels_s8_outputs(const struct conv_channels_s8 *layer, int32_t first,
                                             int32_t lanes, const int32_t *sums, int8_t *y)
 {
@@ -389,6 +758,7 @@ static void conv_channels_s8(const struct conv_channels_s8 *layer, const int8_t 
         y += count * outputs;
     }
 }
+#endif
 #endif
 
 /* Any function of one 8-bit input: its 256 values, indexed by the bits of the input. */
@@ -510,19 +880,32 @@ static const struct conv_channels_s8 conv0 = {
     .pad_x = 1,
 #if KERNEL_MVE
     .weight = conv0_weight_mve,
-#else
+    .zero_y = -128,
+    .low = -128,
+    .high = 127,
+#elif !KERNEL_DSP
     .weight = conv0_weight,
     .bias = conv0_bias,
     .multiplier = conv0_multiplier,
     .shift = conv0_shift,
-#endif
     .zero_y = -128,
     .low = -128,
     .high = 127,
+#endif
     .zero_x = 15,
 #if KERNEL_MVE
-    .scales = conv0_scales_mve,
     .pointwise = 0,
+    .scales = conv0_scales_mve,
+#elif KERNEL_DSP
+    .pointwise = 0,
+    .pairs.weight = conv0_pairs_weight_dsp,
+    .pairs.scale = conv0_pairs_scale_dsp,
+    .pairs.middle = -255,
+    .pairs.half = 64,
+    .pairs.negatives = 0,
+    .pairs.limited = 0,
+    .pairs.low = -128,
+    .pairs.high = 127,
 #endif
 };
 
@@ -544,19 +927,32 @@ static const struct conv_channels_s8 conv1 = {
     .pad_x = 1,
 #if KERNEL_MVE
     .weight = conv1_weight_mve,
-#else
+    .zero_y = -36,
+    .low = -128,
+    .high = 127,
+#elif !KERNEL_DSP
     .weight = conv1_weight,
     .bias = conv1_bias,
     .multiplier = conv1_multiplier,
     .shift = conv1_shift,
-#endif
     .zero_y = -36,
     .low = -128,
     .high = 127,
+#endif
     .zero_x = -128,
 #if KERNEL_MVE
-    .scales = conv1_scales_mve,
     .pointwise = 0,
+    .scales = conv1_scales_mve,
+#elif KERNEL_DSP
+    .pointwise = 0,
+    .pairs.weight = conv1_pairs_weight_dsp,
+    .pairs.scale = conv1_pairs_scale_dsp,
+    .pairs.middle = -71,
+    .pairs.half = 0,
+    .pairs.negatives = 1,
+    .pairs.limited = 0,
+    .pairs.low = -128,
+    .pairs.high = 127,
 #endif
 };
 
@@ -622,15 +1018,15 @@ static const struct maxpool_s8 maxpool7 = {
     .dilation_x = 1,
 };
 
-/* Memory plan, 432 bytes:
- *   input0          56 .. 164
- *   conv0_scratch  164 .. 228
- *   conv0            0 .. 144  over input0
- *   conv1_scratch  288 .. 416
- *   conv1          144 .. 288
- *   table2         144 .. 288  in place of conv1
- *   add3           144 .. 288  in place of table2
- *   table4         288 .. 432
+/* Memory plan, 508 bytes:
+ *   input0         252 .. 360
+ *   conv0_scratch    0 .. 252
+ *   conv0          364 .. 508
+ *   conv1_scratch    0 .. 220
+ *   conv1          220 .. 364
+ *   table2           0 .. 144
+ *   add3           144 .. 288
+ *   table4         288 .. 432  over conv0
  *   concat5          0 .. 288  over add3
  *   maxpool7       288 .. 360  output0
  */
@@ -638,11 +1034,11 @@ void residual_run(void *arena)
 {
     int8_t *const a = (int8_t *)arena;
 
-    conv_channels_s8(&conv0, a + 56, a, a + 164);  /* conv1 */
-    conv_channels_s8(&conv1, a, a + 144, a + 288); /* conv2 */
-    table_s8(&table2, a + 144, a + 144);           /* sigmoid */
-    add_s8(&add3, a, a + 144, a + 144);            /* sum */
-    table_s8(&table4, a, a + 288);                 /* concat */
+    conv_channels_s8(&conv0, a + 252, a + 364, a); /* conv1 */
+    conv_channels_s8(&conv1, a + 364, a + 220, a); /* conv2 */
+    table_s8(&table2, a + 220, a);                 /* sigmoid */
+    add_s8(&add3, a + 364, a, a + 144);            /* sum */
+    table_s8(&table4, a + 364, a + 288);           /* concat */
     concat_s8(&concat5, a + 144, a);               /* concat */
     concat_s8(&concat6, a + 288, a);               /* concat */
     maxpool_s8(&maxpool7, a, a + 288);             /* pool */
@@ -667,7 +1063,7 @@ void residual_reset(void *arena)
 
 residual_input0_t *residual_input0(void *arena)
 {
-    return (residual_input0_t *)arena + 56;
+    return (residual_input0_t *)arena + 252;
 }
 
 const residual_output0_t *residual_output0(const void *arena)
@@ -740,6 +1136,11 @@ static uint32_t weights_crc32(void)
     crc = crc32_elements(crc, conv0_scales_mve, 12, 4);
     crc = crc32_elements(crc, conv1_weight_mve, 192, 1);
     crc = crc32_elements(crc, conv1_scales_mve, 12, 4);
+#elif KERNEL_DSP
+    crc = crc32_elements(crc, conv0_pairs_weight_dsp, 56, 2);
+    crc = crc32_elements(crc, conv0_pairs_scale_dsp, 10, 4);
+    crc = crc32_elements(crc, conv1_pairs_weight_dsp, 72, 2);
+    crc = crc32_elements(crc, conv1_pairs_scale_dsp, 10, 4);
 #else
     crc = crc32_elements(crc, conv0_weight, 108, 1);
     crc = crc32_elements(crc, conv0_bias, 4, 4);

@@ -34,7 +34,7 @@
 #define RESIDUAL_OUTPUTS 1
 
 /* All RAM the model needs besides the stack, inputs and outputs included. */
-#define RESIDUAL_ARENA_BYTES 432u
+#define RESIDUAL_ARENA_BYTES 508u
 #define RESIDUAL_ARENA_ALIGN 16u
 /* Read-only bytes of the weights. */
 #define RESIDUAL_WEIGHTS_BYTES 928u

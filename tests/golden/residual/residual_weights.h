@@ -7,13 +7,15 @@
 /* CRC-32 of all elements, least significant byte first. */
 #if KERNEL_MVE
 #define RESIDUAL_WEIGHTS_CRC32 0xa7465b46u
+#elif KERNEL_DSP
+#define RESIDUAL_WEIGHTS_CRC32 0x5beaaa56u
 #else
 #define RESIDUAL_WEIGHTS_CRC32 0x1494ae07u
 #endif
 
 /* clang-format off */
 
-#if !KERNEL_MVE
+#if !KERNEL_DSP
 
 /* conv1: 4 x 27 */
 static const RESIDUAL_ALIGN(16) RESIDUAL_WEIGHTS_ATTR int8_t conv0_weight[108] = {
@@ -42,7 +44,7 @@ static const RESIDUAL_ALIGN(16) RESIDUAL_WEIGHTS_ATTR int8_t conv0_weight_mve[12
 };
 #endif
 
-#if !KERNEL_MVE
+#if !KERNEL_DSP
 
 /* conv1: 4 */
 static const RESIDUAL_ALIGN(16) RESIDUAL_WEIGHTS_ATTR int32_t conv0_bias[4] = {
@@ -60,6 +62,22 @@ static const RESIDUAL_ALIGN(16) RESIDUAL_WEIGHTS_ATTR int32_t conv0_shift[4] = {
 };
 #endif
 
+#if KERNEL_DSP && !KERNEL_MVE
+
+/* conv1: 2 x 7 x 1 x 4 */
+static const RESIDUAL_ALIGN(16) RESIDUAL_WEIGHTS_ATTR int16_t conv0_pairs_weight_dsp[56] = {
+     -2994,   -475, -32385,  -2914,  11785,  11536,  16120, -11021,   8705, -19211, -10262,   2363,  -3345,  12821,   3046,  10232,
+      7896,   6579,  -2323,  -5135, -10759, -12270,   1015,   6677,   7647,   6730,    247,      0,  14069,   4177, -11225,  14040,
+     -6248,  21516,  -5949,   4049,   5650,  10788,   6529,  -4661, -11997,  15432, -23493, -15079, -32622, -15187, -14849,    -25,
+      2541,  22801,  25859,  -2135, -27441,  10326,  14305,      0
+};
+
+/* conv1: 2 x 5 */
+static const RESIDUAL_ALIGN(16) RESIDUAL_WEIGHTS_ATTR int32_t conv0_pairs_scale_dsp[10] = {
+           898,    5573506, 1781912630, 1516563211,       3334,      19993,    5347609, 1337316514, 1855391754,       3590
+};
+#endif
+
 #if KERNEL_MVE
 
 /* conv1: 1 x 3 x 4 */
@@ -68,7 +86,7 @@ static const RESIDUAL_ALIGN(16) RESIDUAL_WEIGHTS_ATTR int32_t conv0_scales_mve[1
 };
 #endif
 
-#if !KERNEL_MVE
+#if !KERNEL_DSP
 
 /* conv2: 4 x 36 */
 static const RESIDUAL_ALIGN(16) RESIDUAL_WEIGHTS_ATTR int8_t conv1_weight[144] = {
@@ -103,7 +121,7 @@ static const RESIDUAL_ALIGN(16) RESIDUAL_WEIGHTS_ATTR int8_t conv1_weight_mve[19
 };
 #endif
 
-#if !KERNEL_MVE
+#if !KERNEL_DSP
 
 /* conv2: 4 */
 static const RESIDUAL_ALIGN(16) RESIDUAL_WEIGHTS_ATTR int32_t conv1_bias[4] = {
@@ -118,6 +136,23 @@ static const RESIDUAL_ALIGN(16) RESIDUAL_WEIGHTS_ATTR int32_t conv1_multiplier[4
 /* conv2: 4 */
 static const RESIDUAL_ALIGN(16) RESIDUAL_WEIGHTS_ATTR int32_t conv1_shift[4] = {
     -8, -8, -9, -8
+};
+#endif
+
+#if KERNEL_DSP && !KERNEL_MVE
+
+/* conv2: 2 x 9 x 1 x 4 */
+static const RESIDUAL_ALIGN(16) RESIDUAL_WEIGHTS_ATTR int16_t conv1_pairs_weight_dsp[72] = {
+     12695, -31161,  -7209,  -4388,    238,  12744, -12286,  -2096,   4833,  -7178,  -4831,  12057,   1819,   2006,  12906,  -8065,
+      1930,  12622,  -6154,  32243, -22723,  16162,  -2264,  15075,  -6857,  15600,  12296,  32452,   1725,   2281,   9819,   -581,
+    -11826,  24089,  25382,  -5605, -30196, -16114,   7355,  32452,  -2251,  -9236,  -6707,  -2534, -16938,  -1140, -25174,   1751,
+     15899,  -7881,  -3829,   7155,  17919,  24449,  -1973,   -509, -27531,   3119,   1548,  32246,   2000, -14337, -17363,  -7438,
+     -1716, -11183,   8822,  10436, -14895,   -773,  10516,   2290
+};
+
+/* conv2: 2 x 5 */
+static const RESIDUAL_ALIGN(16) RESIDUAL_WEIGHTS_ATTR int32_t conv1_pairs_scale_dsp[10] = {
+          9825,   11388769, 1219897156, 1077481088,       1799,      31927,   -5795913, 1739818312, 1137013400,       1800
 };
 #endif
 

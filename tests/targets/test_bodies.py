@@ -1,0 +1,87 @@
+"""Kernels with several bodies: each against numpy on random layers, on the core that runs it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tests.targets import layers
+from toolchain import emit
+from toolchain.config import Rounding
+from toolchain.emit import Vectors
+from toolchain.ops.base import Body
+from toolchain.targets.cores import TARGETS
+from toolchain.targets.emulator import run_image
+from toolchain.targets.image import Build, build_image
+from toolchain.verify import check
+from toolchain.verify.harness import pack
+
+CORES = {
+    "dsp": ("cortex-m4", Build("2")),
+    "dsp, small": ("cortex-m4", Build("s")),
+    "not optimised": ("cortex-m4", Build("0")),
+    "portable by choice": ("cortex-m4", Build("1", defines=("M_PORTABLE",))),
+    "portable": ("cortex-m3", Build("2")),
+    "mve": ("cortex-m55", Build("3")),
+}
+SAMPLES = 3
+COUNT = {"conv": 40, "dense": 20}
+
+
+@pytest.fixture(scope="module", params=list(Rounding), ids=lambda rounding: rounding.value)
+def many(request):
+    """Random layers as one program, inputs, and what numpy makes of them."""
+    rng = np.random.default_rng(11)
+    some = [layers.random_conv(rng) for _ in range(COUNT["conv"])]
+    some += [layers.random_dense(rng) for _ in range(COUNT["dense"])]
+    graph, program = layers.program_of(some, request.param)
+    feeds = layers.feeds_for(graph, SAMPLES, rng)
+    return graph, program, feeds, layers.run_numpy(graph, feeds, request.param)
+
+
+@pytest.mark.parametrize("core", CORES)
+def test_random_layers(many, core, needs, tmp_path):
+    graph, program, feeds, expected = many
+    target, build = CORES[core]
+    needs(target)
+    found = layers.run_core(graph, program, feeds, target, build, tmp_path)
+    wrong = [
+        graph.nodes[i].op for i in range(len(graph.nodes)) if not np.array_equal(found[f"y{i}"], expected[f"y{i}"])
+    ]
+    assert wrong == []
+
+
+def test_most_of_them_have_a_body_for_dsp(many):
+    _, program, _, _ = many
+    own = [step for step in program.steps if step.fields(Body.DSP) != step.fields(Body.PORTABLE)]
+    assert 0.6 * len(program.steps) < len(own) < len(program.steps)
+
+
+@pytest.mark.parametrize("core", CORES)
+def test_the_self_test_knows_each_bodys_weights(core, needs, tmp_path):
+    rng = np.random.default_rng(5)
+    graph, program = layers.program_of([layers.random_dense(rng), layers.random_conv(rng)], Rounding.TFLM)
+    feeds = layers.feeds_for(graph, 1, rng)
+    expected = layers.run_numpy(graph, feeds, Rounding.TFLM)
+    vectors = Vectors(tuple(feeds[n] for n in graph.inputs), tuple(expected[n] for n in graph.outputs))
+    files = emit.emit(program, vectors)
+    target, build = CORES[core]
+    needs(target)
+    assert status(files, graph, feeds, target, build, tmp_path / "good") == 0
+    files["m_weights.h"] = files["m_weights.h"].replace("_WEIGHTS_CRC32 0x", "_WEIGHTS_CRC32 1 + 0x")
+    assert status(files, graph, feeds, target, build, tmp_path / "bad") == 3
+
+
+def status(files, graph, feeds, target, build, folder):
+    """What m_selftest says on a core: the program's run is replaced by it."""
+    folder.mkdir()
+    call = "void m_run(void *arena)\n{\n    *(int8_t *)m_input0(arena) = (int8_t)m_selftest(arena);\n"
+    call += "    memset((void *)m_output0(arena), *m_input0(arena), 1);\n}\n"
+    files = files | {
+        "m.c": files["m.c"].replace("m_run(", "m_network(").replace("void m_network", "static void m_network", 1) + call
+    }
+    for path, text in files.items():
+        (folder / path).write_text(text)
+    ends = check.interface(graph, "m")
+    image = build_image(folder / "m.c", folder, ends, TARGETS[target], folder, build)
+    return run_image(image, pack(ends.inputs, feeds)).output[0]

@@ -1,0 +1,129 @@
+"""Weights as the DSP bodies read them: two outputs in one 16-bit lane, w + 256 w'.
+
+One multiplication of such a lane adds S + 256 S' for the sums S, S' of two outputs; the low bytes alone give S. The
+second sum is scaled as it is, 256 times too large. With `a` the sum, `m` the multiplier, s the right shift and z the
+zero point, the two roundings of policy `tflm` and the addition of z are one floor:
+
+    (2 a m + C 2^32 + 2^31) / 2^32 / 2^s      C = 2^(s-1) + z 2^s
+    (256 a m + C 2^32) / 2^32 / 2^(s+7)       C = 2^(s+6) + z 2^(s+7) + 64
+
+where sums below zero add -1, and -128, to C. They don't matter where y has z as its lower limit. Policy `single` has
+neither them nor the 2^31 and the 64.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from toolchain.config import Rounding
+from toolchain.ir.types import DType
+from toolchain.ops.base import Constant, Plain
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from toolchain.ir.types import Array
+    from toolchain.ops.linear import LinearSpec
+
+LARGEST_SUM = 1 << 23
+"""Bound of the sums: 256 times as much fits 32 bits."""
+SHIFTS = (1, 16)
+"""Right shifts whose constants fit 32 bits."""
+QUAD = 4
+"""Inputs whose weights lie together."""
+PAIR = 2
+"""Outputs in one lane."""
+CONV_HELPERS = ("clamp_s8", "pairs_s8", "pixels_s8")
+DENSE_HELPERS = ("clamp_s8", "pairs_s8", "octet_s8")
+
+
+def settled(spec: LinearSpec, outputs: int = PAIR) -> LinearSpec | None:
+    """The layer as the DSP bodies take it, None where they don't; `outputs`: how many they compute at a time."""
+    if spec.dtype is not DType.INT8 or spec.wide or len(spec.weight) < outputs:
+        return None
+    still = _stilled(spec)
+    return still if unfit(still) is None else None
+
+
+def _stilled(spec: LinearSpec) -> LinearSpec:
+    """The same layer with a multiplier per output, where outputs that no input changes have weights of zero.
+
+    Their numbers, often extreme ones (training has given the channel up), become 4 (y - z) / 4.
+    """
+    weight = spec.weight.reshape(len(spec.weight), -1).astype(np.int64)
+    ends = [weight * (edge - spec.zero_x) for edge in (-128, 127)]
+    lowest, highest = (spec.output(pick(*ends).sum(axis=1)) for pick in (np.minimum, np.maximum))
+    still = lowest == highest
+    shape = (-1, *[1] * (spec.weight.ndim - 1))
+    return replace(
+        spec,
+        weight=np.where(still.reshape(shape), 0, spec.weight).astype(np.int8),
+        bias=np.where(still, 4 * (lowest.astype(np.int32) - spec.zero_y), spec.bias),
+        multiplier=np.where(still, 1 << 30, spec.multiplier).astype(np.int32),
+        shift=np.where(still, -1, spec.shift).astype(np.int32),
+    )
+
+
+def unfit(spec: LinearSpec) -> str | None:
+    """Why the numbers of a layer do not fit the DSP bodies, None where they do."""
+    if (-spec.shift < SHIFTS[0]).any() or (-spec.shift > SHIFTS[1]).any():
+        return "a scale outside of 2^-16 .. 1/2"
+    weights = np.abs(spec.weight.reshape(len(spec.weight), -1).astype(np.int64)).sum(axis=1)
+    if (weights * 128 + np.abs(spec.folded_bias().astype(np.int64)) >= LARGEST_SUM).any():
+        return "sums of more than 23 bits"
+    return "a weight of -128" if (spec.weight == np.iinfo(np.int8).min).any() else None
+
+
+def record(spec: LinearSpec, geometry: Mapping[str, Plain], outputs: int = PAIR) -> dict[str, Plain]:
+    """The fields of a `settled` layer: its `geometry` and a struct pairs_s8.
+
+    `outputs`: how many have their weights side by side, an even number.
+    """
+    return {**geometry, **{f"pairs.{name}": value for name, value in _pairs(spec, outputs).items()}}
+
+
+def _pairs(spec: LinearSpec, outputs: int) -> dict[str, Plain]:
+    order = _order(len(spec.weight), outputs)
+    negatives = spec.rounding is Rounding.TFLM and spec.low < spec.zero_y
+    fields: dict[str, Plain] = {
+        "weight": Constant(packed(spec.weight.reshape(len(spec.weight), -1)[order], outputs)),
+        "scale": Constant(_numbers(spec, order, 0 if negatives else 7)),
+        "middle": 2 * spec.zero_y + 1,
+        "half": 0 if negatives or spec.rounding is Rounding.SINGLE else 64,
+    }
+    if spec.rounding is Rounding.TFLM:
+        fields["negatives"] = negatives
+    limited = (spec.low, spec.high) != (-128, 127)
+    return fields | {"limited": limited, "low": spec.low, "high": spec.high}
+
+
+def _numbers(spec: LinearSpec, order: Any, further: int) -> Array:
+    """Return int32 (pairs, 5): bias, bias + 256 bias', the multipliers, the shifts less one in bytes."""
+    bias, shift = spec.folded_bias()[order].astype(np.int64), -spec.shift[order].astype(np.int64) - 1
+    multiplier = spec.multiplier[order]
+    both = bias[::2] + 256 * bias[1::2]
+    shifts = shift[::2] + 256 * (shift[1::2] + further)
+    return np.stack([bias[::2], both, multiplier[::2], multiplier[1::2], shifts], axis=-1).astype(np.int32)
+
+
+def _order(count: int, outputs: int) -> Any:
+    """The outputs in groups; the last group begins earlier where the count does not divide."""
+    starts = np.arange(0, count, outputs)
+    starts[-1] = count - outputs
+    return (starts[:, None] + np.arange(outputs)).ravel()
+
+
+def packed(rows: Array, outputs: int = PAIR) -> Array:
+    """Return int16 (groups of outputs, quads of inputs, pairs, 4): lanes of inputs 0, 2, 1, 3 of each quad.
+
+    Inputs are filled up with zeros: to fours, with four outputs at a time to eights.
+    """
+    step = QUAD * outputs // PAIR
+    inputs = -(-rows.shape[1] // step) * step
+    wide = np.zeros((len(rows), inputs), np.int16)
+    wide[:, : rows.shape[1]] = rows
+    lanes = (wide[::2] + 256 * wide[1::2]).reshape(-1, outputs // PAIR, inputs // QUAD, QUAD)[..., [0, 2, 1, 3]]
+    return np.ascontiguousarray(lanes.transpose(0, 2, 1, 3))
