@@ -668,7 +668,9 @@ static inline uint32_t four_bytes(const int8_t *x)
     return bytes;
 }
 #endif
+#endif
 
+#if !KERNEL_MVE
 #if KERNEL_DSP
 /* Two int16 in a word, the first in its lower half: bytes 0 and 2 of four int8, added to a pair. */
 static inline uint32_t sxtab16(uint32_t pair, uint32_t bytes)
