@@ -45,10 +45,9 @@ class Options:
     max_stack: int | None = None
     max_accuracy_drop: float | None = None
     min_sqnr: float | None = None
-    equalize: bool | None = None
-    absorb_bias: bool | None = None
-    bias_correction: bool | None = None
-    """Post-training techniques; None: with per-tensor weight scales yes, with per-channel ones no."""
+    equalize: bool = True
+    absorb_bias: bool = True
+    bias_correction: bool = True
     optimize_weights: bool = False
     preserve_input: bool = False
     vectors: int = 1

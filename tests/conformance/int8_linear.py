@@ -20,7 +20,7 @@ def output_quant(draw: Draw, x: Quant, weight: Quant, depth: int) -> Quant:
     """A grid on which sums of `depth` products of the middling channel fill most of the range, or saturate."""
     step = float(np.median(weight.scales)) * x.scale
     spread = step * 74 * 74 * np.sqrt(depth) / 64
-    return Quant(float(np.float32(spread * 10 ** draw.rng.uniform(-0.7, 0.7))), draw.zero())
+    return Quant(float(np.float32(spread * 10 ** draw.rng.uniform(-1.5, 1.5))), draw.zero())
 
 
 def bias(draw: Draw, model: Flat, x: Quant, weight: Quant, outputs: int) -> int:
@@ -66,14 +66,15 @@ INT8 = Weights()
 
 def conv(draw: Draw, weights: Weights = INT8) -> bytes:
     model, x_quant = Flat(), draw.quant()
-    shape = (draw.pick(1, 1, 2), draw.integer(1, 9), draw.integer(1, 9), draw.integer(1, 9))
-    outputs = draw.integer(1, 9)
+    groups = draw.pick(1, 1, 1, 2, 3) if weights.kind == "INT8" else 1
+    depth, outputs = draw.integer(1, 9 // groups), groups * draw.integer(1, 9 // groups)
+    shape = (draw.pick(1, 1, 2), draw.integer(1, 9), draw.integer(1, 9), groups * depth)
     (ky, dy), (kx, dx) = window(draw, shape[1]), window(draw, shape[2])
     x = model.input(shape, weights.shifted(x_quant), weights.activations)
     w_quant = weights.quant(draw, outputs)
-    w = weights.constant(draw, model, (outputs, ky, kx, shape[3]), w_quant)
+    w = weights.constant(draw, model, (outputs, ky, kx, depth), w_quant)
     b = bias(draw, model, x_quant, w_quant, outputs)
-    y = model.tensor([], weights.shifted(output_quant(draw, x_quant, w_quant, ky * kx * shape[3])), weights.activations)
+    y = model.tensor([], weights.shifted(output_quant(draw, x_quant, w_quant, ky * kx * depth)), weights.activations)
     model.operator(
         "CONV_2D", [x, w, b], [y], "Conv2DOptions", padding=draw.pick(SAME, VALID), strideW=draw.integer(1, 3),
         strideH=draw.integer(1, 3), dilationWFactor=dx, dilationHFactor=dy,
@@ -93,11 +94,10 @@ def depthwise(draw: Draw, weights: Weights = INT8) -> bytes:
     w = weights.constant(draw, model, (1, ky, kx, outputs), w_quant)
     b = bias(draw, model, x_quant, w_quant, outputs)
     y = model.tensor([], weights.shifted(output_quant(draw, x_quant, w_quant, ky * kx)), weights.activations)
-    stride = draw.integer(1, 3)
     model.operator(
         "DEPTHWISE_CONV_2D", [x, w, b], [y], "DepthwiseConv2DOptions", padding=draw.pick(SAME, VALID),
-        strideW=stride, strideH=stride, depthMultiplier=multiplier, dilationWFactor=dx, dilationHFactor=dy,
-        fusedActivationFunction=draw.integer(0, ACTIVATIONS - 1),
+        strideW=draw.integer(1, 3), strideH=draw.integer(1, 3), depthMultiplier=multiplier, dilationWFactor=dx,
+        dilationHFactor=dy, fusedActivationFunction=draw.integer(0, ACTIVATIONS - 1),
     )  # fmt: skip
     return model.content(y)
 
@@ -105,9 +105,14 @@ def depthwise(draw: Draw, weights: Weights = INT8) -> bytes:
 def transposed(draw: Draw, weights: Weights = INT8) -> bytes:
     model, x_quant = Flat(), draw.quant()
     shape = (1, draw.integer(1, 6), draw.integer(1, 6), draw.integer(1, 6))
-    outputs, kernel, stride = draw.integer(1, 6), (draw.integer(1, 4), draw.integer(1, 4)), draw.integer(1, 3)
+    outputs, kernel, stride = (
+        draw.integer(1, 6),
+        (draw.integer(1, 4), draw.integer(1, 4)),
+        (draw.integer(1, 3), draw.integer(1, 3)),
+    )
     padding = draw.pick(SAME, VALID)
-    spatial = [n * stride if padding == SAME else (n - 1) * stride + k for n, k in zip(shape[1:3], kernel, strict=True)]
+    sides = zip(shape[1:3], kernel, stride, strict=True)
+    spatial = [n * s if padding == SAME else (n - 1) * s + k for n, k, s in sides]
     x = model.input(shape, weights.shifted(x_quant), weights.activations)
     w_quant = weights.quant(draw, outputs)
     w = weights.constant(draw, model, (outputs, *kernel, shape[3]), w_quant)
@@ -117,7 +122,7 @@ def transposed(draw: Draw, weights: Weights = INT8) -> bytes:
         [], weights.shifted(output_quant(draw, x_quant, w_quant, kernel[0] * kernel[1] * shape[3])), weights.activations
     )
     model.operator(
-        "TRANSPOSE_CONV", inputs, [y], "TransposeConvOptions", padding=padding, strideW=stride, strideH=stride,
+        "TRANSPOSE_CONV", inputs, [y], "TransposeConvOptions", padding=padding, strideW=stride[1], strideH=stride[0],
         fusedActivationFunction=draw.integer(0, ACTIVATIONS - 1),
     )  # fmt: skip
     return model.content(y)
@@ -167,7 +172,7 @@ def transpose_conv_uint8(draw: Draw) -> bytes:
     return transposed(draw, Weights("UINT8"))
 
 
-@family(12)
+@family(16, rounding=Rounding.LITERT)
 def fully_connected_uint8(draw: Draw) -> bytes:
     weights = Weights("UINT8")
     return dense(draw, weights.quant(draw, 1), draw.integer(1, 12), weights)

@@ -6,11 +6,11 @@
 
 /* CRC-32 of all elements, least significant byte first. */
 #if KERNEL_MVE
-#define RESIDUAL_WEIGHTS_CRC32 0xa7465b46u
+#define RESIDUAL_WEIGHTS_CRC32 0xb63a91e1u
 #elif KERNEL_DSP
-#define RESIDUAL_WEIGHTS_CRC32 0x5beaaa56u
+#define RESIDUAL_WEIGHTS_CRC32 0x7e9876c5u
 #else
-#define RESIDUAL_WEIGHTS_CRC32 0x1494ae07u
+#define RESIDUAL_WEIGHTS_CRC32 0xf139ac15u
 #endif
 
 /* clang-format off */
@@ -48,7 +48,7 @@ static const RESIDUAL_ALIGN(16) RESIDUAL_WEIGHTS_ATTR int8_t conv0_weight_mve[12
 
 /* conv1: 4 */
 static const RESIDUAL_ALIGN(16) RESIDUAL_WEIGHTS_ATTR int32_t conv0_bias[4] = {
-    -5374, 21640, 66713, 20043
+    -5377, 21640, 66712, 20040
 };
 
 /* conv1: 4 */
@@ -74,7 +74,7 @@ static const RESIDUAL_ALIGN(16) RESIDUAL_WEIGHTS_ATTR int16_t conv0_pairs_weight
 
 /* conv1: 2 x 5 */
 static const RESIDUAL_ALIGN(16) RESIDUAL_WEIGHTS_ATTR int32_t conv0_pairs_scale_dsp[10] = {
-           898,    5573506, 1781912630, 1516563211,       3334,      19993,    5347609, 1337316514, 1855391754,       3590
+           895,    5573503, 1781912630, 1516563211,       3334,      19992,    5346840, 1337316514, 1855391754,       3590
 };
 #endif
 
@@ -82,7 +82,7 @@ static const RESIDUAL_ALIGN(16) RESIDUAL_WEIGHTS_ATTR int32_t conv0_pairs_scale_
 
 /* conv1: 1 x 3 x 4 */
 static const RESIDUAL_ALIGN(16) RESIDUAL_WEIGHTS_ATTR int32_t conv0_scales_mve[12] = {
-           898,      21768,      19993,      20811, 1781912630, 1516563211, 1337316514, 1855391754,         -7,         -7,         -7,         -8
+           895,      21768,      19992,      20808, 1781912630, 1516563211, 1337316514, 1855391754,         -7,         -7,         -7,         -8
 };
 #endif
 
@@ -125,7 +125,7 @@ static const RESIDUAL_ALIGN(16) RESIDUAL_WEIGHTS_ATTR int8_t conv1_weight_mve[19
 
 /* conv2: 4 */
 static const RESIDUAL_ALIGN(16) RESIDUAL_WEIGHTS_ATTR int32_t conv1_bias[4] = {
-      9057, -19423,  36151,  -1901
+      8945, -19507,  36041,  -1880
 };
 
 /* conv2: 4 */
@@ -152,7 +152,7 @@ static const RESIDUAL_ALIGN(16) RESIDUAL_WEIGHTS_ATTR int16_t conv1_pairs_weight
 
 /* conv2: 2 x 5 */
 static const RESIDUAL_ALIGN(16) RESIDUAL_WEIGHTS_ATTR int32_t conv1_pairs_scale_dsp[10] = {
-          9825,   11388769, 1219897156, 1077481088,       1799,      31927,   -5795913, 1739818312, 1137013400,       1800
+          9713,   11367153, 1219897156, 1077481088,       1799,      31817,   -5790647, 1739818312, 1137013400,       1800
 };
 #endif
 
@@ -160,7 +160,7 @@ static const RESIDUAL_ALIGN(16) RESIDUAL_WEIGHTS_ATTR int32_t conv1_pairs_scale_
 
 /* conv2: 1 x 3 x 4 */
 static const RESIDUAL_ALIGN(16) RESIDUAL_WEIGHTS_ATTR int32_t conv1_scales_mve[12] = {
-          9825,      44449,      31927,     -22765, 1219897156, 1077481088, 1739818312, 1137013400,         -8,         -8,         -9,         -8
+          9713,      44365,      31817,     -22744, 1219897156, 1077481088, 1739818312, 1137013400,         -8,         -8,         -9,         -8
 };
 #endif
 
