@@ -87,14 +87,14 @@ def record(spec: LinearSpec, geometry: Mapping[str, Plain], outputs: int = PAIR)
 
 def _pairs(spec: LinearSpec, outputs: int) -> dict[str, Plain]:
     order = _order(len(spec.weight), outputs)
-    negatives = spec.rounding is Rounding.TFLM and spec.low < spec.zero_y
+    negatives = spec.rounding is not Rounding.SINGLE and spec.low < spec.zero_y
     fields: dict[str, Plain] = {
         "weight": Constant(packed(spec.weight.reshape(len(spec.weight), -1)[order], outputs)),
         "scale": Constant(_numbers(spec, order, 0 if negatives else 7)),
         "middle": 2 * spec.zero_y + 1,
         "half": 0 if negatives or spec.rounding is Rounding.SINGLE else 64,
     }
-    if spec.rounding is Rounding.TFLM:
+    if spec.rounding is not Rounding.SINGLE:
         fields["negatives"] = negatives
     limited = (spec.low, spec.high) != (-128, 127)
     return fields | {"limited": limited, "low": spec.low, "high": spec.high}

@@ -332,8 +332,8 @@ static inline void copy_mve(int8_t *to, const int8_t *from, int32_t bytes)
                    "vstrb.8 q0, [%[to]], #16\n\t"
                    "letp lr, 1b\n"
                    "2:"
-                   : [to] "+r"(to), [from] "+r"(from), [bytes] "+r"(bytes)
-                   :
+                   : [to] "+&r"(to), [from] "+&r"(from)
+                   : [bytes] "r"(bytes)
                    : "q0", "lr", "memory");
 }
 #endif
@@ -348,8 +348,8 @@ static inline void fill_mve(int8_t *to, int32_t value, int32_t bytes)
                    "vstrb.8 q0, [%[to]], #16\n\t"
                    "letp lr, 1b\n"
                    "2:"
-                   : [to] "+r"(to), [value] "+r"(value), [bytes] "+r"(bytes)
-                   :
+                   : [to] "+&r"(to)
+                   : [value] "r"(value), [bytes] "r"(bytes)
                    : "q0", "lr", "memory");
 }
 #endif

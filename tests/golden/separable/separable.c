@@ -430,8 +430,8 @@ static inline void copy_mve(int8_t *to, const int8_t *from, int32_t bytes)
                    "vstrb.8 q0, [%[to]], #16\n\t"
                    "letp lr, 1b\n"
                    "2:"
-                   : [to] "+r"(to), [from] "+r"(from), [bytes] "+r"(bytes)
-                   :
+                   : [to] "+&r"(to), [from] "+&r"(from)
+                   : [bytes] "r"(bytes)
                    : "q0", "lr", "memory");
 }
 #endif
@@ -446,8 +446,8 @@ static inline void fill_mve(int8_t *to, int32_t value, int32_t bytes)
                    "vstrb.8 q0, [%[to]], #16\n\t"
                    "letp lr, 1b\n"
                    "2:"
-                   : [to] "+r"(to), [value] "+r"(value), [bytes] "+r"(bytes)
-                   :
+                   : [to] "+&r"(to)
+                   : [value] "r"(value), [bytes] "r"(bytes)
                    : "q0", "lr", "memory");
 }
 #endif
@@ -547,9 +547,9 @@ static inline int32x4_t sums_4_mve(const int8_t *x, const int8_t *weight, const 
                    "le lr, 1b\n\t"
                    "vmov %q[sums][2], %q[sums][0], r0, r4\n\t"
                    "vmov %q[sums][3], %q[sums][1], r2, r6"
-                   : [x] "+r"(x), [weight] "+r"(weight), [bias] "+r"(bias), [steps] "+r"(steps),
-                     [inputs] "=&w"(inputs), [weights] "=&w"(weights), [sums] "=&w"(sums)
-                   :
+                   : [x] "+&r"(x), [weight] "+&r"(weight), [inputs] "=&w"(inputs),
+                     [weights] "=&w"(weights), [sums] "=&w"(sums)
+                   : [bias] "r"(bias), [steps] "r"(steps)
                    : "r0", "r2", "r4", "r6", "lr", "memory");
     return sums;
 }
@@ -572,7 +572,93 @@ static inline void store_2x4_mve(int8_t *y, int32_t stride, int32_t lanes, int32
 }
 #endif
 
-#if KERNEL_DSP
+#if KERNEL_MVE
+/* `count` bytes from `places`, those of the first eight, of the next ones `step` further. */
+static inline void gather_mve(int8_t *to, const int8_t *from, uint16x8_t places, int32_t step,
+                              int32_t count)
+{
+    __asm volatile("wlstp.16 lr, %[count], 2f\n"
+                   "1:\n\t"
+                   "vldrb.u16 q0, [%[from], %q[places]]\n\t"
+                   "vstrb.16 q0, [%[to]], #8\n\t"
+                   "add %[from], %[from], %[step]\n\t"
+                   "letp lr, 1b\n"
+                   "2:"
+                   : [to] "+&l"(to), [from] "+&r"(from)
+                   : [places] "w"(places), [step] "r"(step), [count] "r"(count)
+                   : "q0", "lr", "memory");
+}
+#endif
+
+#if KERNEL_MVE
+static inline int32x4_t four_mve(int32_t first, int32_t second, int32_t third, int32_t fourth)
+{
+    int32x4_t four;
+
+    __asm("vmov %q[four][2], %q[four][0], %[first], %[third]\n\t"
+          "vmov %q[four][3], %q[four][1], %[second], %[fourth]"
+          : [four] "=&w"(four)
+          : [first] "r"(first), [second] "r"(second), [third] "r"(third), [fourth] "r"(fourth));
+    return four;
+}
+#endif
+
+#if KERNEL_MVE
+/* `requantize_mve` by one multiplier and shift. */
+static inline int32x4_t requantize_one_mve(int32x4_t sums, int32_t multiplier, int32_t shift)
+{
+    const int32x4_t high = vqrdmulhq_n_s32(sums, multiplier);
+
+    return vrshlq_n_s32(vaddq_s32(high, vshrq_n_s32(high, 31)), shift);
+}
+#endif
+
+#if KERNEL_MVE
+/* The bytes of x at 16 places. */
+static inline int8x16_t load_at_mve(const int8_t *x, const uint8_t *places)
+{
+    return vldrbq_gather_offset_s8(x, vldrbq_u8(places));
+}
+#endif
+
+#if KERNEL_MVE
+/* What the outputs of one channel of a convolution take. */
+struct depthwise_mve {
+    uint8x16_t taps;     /* places of inputs */
+    uint32x4_t outputs;  /* places of four outputs */
+    int8x16_t weight[4]; /* of each output whose inputs are fetched together */
+    int32_t places[4];   /* of the first input of each output */
+    int32_t bias, multiplier, shift, zero_y;
+    int32x4_t low, high;
+};
+
+/* Outputs from sums of products. */
+static inline void depthwise_store_mve(const struct depthwise_mve *channel, int32x4_t sums,
+                                       int8_t *y)
+{
+    sums = vaddq_n_s32(sums, channel->bias);
+    sums = requantize_one_mve(sums, channel->multiplier, channel->shift);
+    sums = clamp_mve(vaddq_n_s32(sums, channel->zero_y), channel->low, channel->high);
+    vstrbq_scatter_offset_s32(y, channel->outputs, sums);
+}
+#endif
+
+#if KERNEL_MVE
+/* Four outputs of one channel, the inputs under two fetched together. */
+static inline void depthwise2_mve(const struct depthwise_mve *channel, const int8_t *x, int8_t *y)
+{
+    const int8x16_t inputs = vldrbq_gather_offset_s8(x, channel->taps);
+    const int8x16_t others = vldrbq_gather_offset_s8(x + channel->places[2], channel->taps);
+    const int32_t sum0 = vmladavq_s8(inputs, channel->weight[0]);
+    const int32_t sum1 = vmladavq_s8(inputs, channel->weight[1]);
+    const int32_t sum2 = vmladavq_s8(others, channel->weight[0]);
+    const int32_t sum3 = vmladavq_s8(others, channel->weight[1]);
+
+    depthwise_store_mve(channel, four_mve(sum0, sum1, sum2, sum3), y);
+}
+#endif
+
+#if KERNEL_DSP && !KERNEL_MVE
 static inline uint32_t four_bytes(const int8_t *x)
 {
     uint32_t bytes;
@@ -582,7 +668,7 @@ static inline uint32_t four_bytes(const int8_t *x)
 }
 #endif
 
-#if KERNEL_DSP
+#if KERNEL_DSP && !KERNEL_MVE
 /* Two int16 in a word, the first in its lower half: bytes 0 and 2 of four int8, added to a pair. */
 static inline uint32_t sxtab16(uint32_t pair, uint32_t bytes)
 {
@@ -639,7 +725,7 @@ static inline uint32_t pkhtb(uint32_t first, uint32_t second)
 }
 #endif
 
-#if KERNEL_DSP
+#if KERNEL_DSP && !KERNEL_MVE
 static inline void store_half(uint32_t value, int32_t half, uint32_t *word)
 {
     const uint16_t bits = (uint16_t)value;
@@ -724,7 +810,7 @@ static inline void clear_planes(uint32_t *planes, int32_t count, int32_t zero_x)
 }
 #endif
 
-#if KERNEL_DSP
+#if KERNEL_DSP && !KERNEL_MVE
 /* What the outputs of one channel take; weights, bias and sums times a power of two. */
 struct depthwise_channel {
     uint32_t taps[3][2]; /* weights of each row: pairs of the first two and of the last two */
@@ -939,7 +1025,7 @@ static inline void depthwise_taps3(const uint32_t *x, const struct depthwise_cha
 }
 #endif
 
-#if KERNEL_DSP
+#if KERNEL_DSP && !KERNEL_MVE
 /* Six sums, rescaled and saturated, to every `step` bytes of y. */
 static inline void depthwise_store6(struct depthwise_channel *channel, int32_t sums[6])
 {
@@ -1452,10 +1538,136 @@ static void conv_s8(const struct conv_s8 *layer, const int8_t *x, int8_t *y, voi
 #endif
 #endif
 
+#if KERNEL_MVE
+/* Convolution of each channel for itself. Rows of a channel, or its columns if that is less work,
+ * go into a plane in scratch with their padding. A vector then takes what lies under
+ * 2 outputs. */
+struct depthwise3x3_relu2_s8 {
+    int32_t batch, channels;
+    int32_t in_picture, out_picture; /* bytes */
+    int32_t in_y;                    /* rows of a picture, or columns; so below */
+    int32_t out_y, out_x;
+    int32_t stride_y, stride_x;
+    int32_t pad_y;
+    int32_t window_y;             /* rows under an output */
+    int32_t in_step_y, in_step_x; /* bytes to the next row and column */
+    int32_t out_step_y, out_step_x;
+    int32_t plane_x, plane_bytes;
+    int32_t left, first_x, columns; /* columns of padding, then x from first_x on */
+    int32_t band_y;                 /* output rows at a time */
+    int32_t block_y, block_x;       /* four outputs */
+    uint8_t taps[16];               /* places in the plane */
+    uint32_t outputs[4];            /* places in y */
+    int32_t places[4];              /* of the first input of each output in the plane */
+    int32_t weights;                /* of a channel, and a zero */
+    const int8_t *weight;
+    const uint8_t *order;  /* of each output's weights in a vector */
+    const int32_t *scales; /* of a channel: bias, multiplier, shift */
+    int32_t zero_x, zero_y;
+    int32_t low, high;
+};
+
+/* Rows of the plane for `rows` rows of outputs; those that the band before had stay. */
+static void depthwise3x3_relu2_s8_plane(const struct depthwise3x3_relu2_s8 *layer, const int8_t *x,
+                                        int32_t out_y, int32_t rows, int8_t *plane)
+{
+    const int32_t width = layer->plane_x, columns = layer->columns;
+    const int32_t step_y = layer->in_step_y, step_x = layer->in_step_x;
+    const uint16x8_t places = vmulq_n_u16(vidupq_n_u16(0, 1), (uint16_t)step_x);
+    const int32_t top = out_y * layer->stride_y - layer->pad_y;
+    const int32_t below = top + (rows - 1) * layer->stride_y + layer->window_y;
+    const int32_t end = below < layer->in_y ? below : layer->in_y;
+    int32_t in_y = top;
+
+    if (out_y > 0 && layer->window_y > layer->stride_y) {
+        const int32_t kept = layer->window_y - layer->stride_y;
+        copy_mve(plane, plane + layer->band_y * layer->stride_y * width, kept * width);
+        in_y += kept;
+    }
+    if (layer->band_y < layer->out_y && in_y < 0) {
+        fill_mve(plane, layer->zero_x, -in_y * width);
+    }
+    if (layer->band_y < layer->out_y && below > end) {
+        const int32_t first = end > in_y ? end : in_y;
+        fill_mve(plane + (first - top) * width, layer->zero_x, (below - first) * width);
+    }
+    in_y = in_y > 0 ? in_y : 0;
+    plane += (in_y - top) * width + layer->left;
+    x += in_y * step_y + layer->first_x * step_x;
+    for (; in_y < end; in_y++) {
+        gather_mve(plane, x, places, 8 * step_x, columns);
+        plane += width;
+        x += step_y;
+    }
+}
+
+/* `rows` rows of outputs of a channel; those that are left over are done with some before them. */
+static void depthwise3x3_relu2_s8_rows(const struct depthwise3x3_relu2_s8 *layer,
+                                       const struct depthwise_mve *channel, const int8_t *plane,
+                                       int32_t rows, int8_t *y)
+{
+    const int32_t block_y = layer->block_y, block_x = layer->block_x;
+    const int32_t step_x = layer->stride_x, step_y = layer->stride_y * layer->plane_x;
+    const int32_t out_step_y = layer->out_step_y, out_step_x = layer->out_step_x;
+    const int32_t last_x = layer->out_x - block_x, last_y = rows - block_y;
+
+    for (int32_t row = 0; row < rows; row += block_y) {
+        const int32_t out_y = row < last_y ? row : last_y;
+        const int8_t *x = plane + out_y * step_y;
+        int8_t *to = y + out_y * out_step_y;
+        int32_t left = last_x;
+        for (; left >= 0; left -= block_x) {
+            depthwise2_mve(channel, x, to);
+            x += block_x * step_x;
+            to += block_x * out_step_x;
+        }
+        if (left > -block_x) {
+            depthwise2_mve(channel, x + left * step_x, to + left * out_step_x);
+        }
+    }
+}
+
+static void depthwise3x3_relu2_s8(const struct depthwise3x3_relu2_s8 *layer, const int8_t *x,
+                                  int8_t *y, void *scratch)
+{
+    struct depthwise_mve channel;
+
+    channel.taps = vldrbq_u8(layer->taps);
+    channel.outputs = vldrwq_u32(layer->outputs);
+    channel.zero_y = layer->zero_y;
+    channel.low = vdupq_n_s32(layer->low);
+    channel.high = vdupq_n_s32(layer->high);
+    memcpy(channel.places, layer->places, sizeof channel.places);
+    fill_mve(scratch, layer->zero_x, layer->plane_bytes);
+    for (int32_t picture = 0; picture < layer->batch; picture++) {
+        const int8_t *weight = layer->weight;
+        const int32_t *scales = layer->scales;
+        for (int32_t at = 0; at < layer->channels; at++) {
+            channel.weight[0] = load_at_mve(weight, layer->order + 0);
+            channel.weight[1] = load_at_mve(weight, layer->order + 16);
+            channel.bias = scales[0];
+            channel.multiplier = scales[1];
+            channel.shift = scales[2];
+            for (int32_t out_y = 0; out_y < layer->out_y; out_y += layer->band_y) {
+                const int32_t left = layer->out_y - out_y;
+                const int32_t rows = left < layer->band_y ? left : layer->band_y;
+                int8_t *to = y + at + out_y * layer->out_step_y;
+                depthwise3x3_relu2_s8_plane(layer, x + at, out_y, rows, scratch);
+                depthwise3x3_relu2_s8_rows(layer, &channel, scratch, rows, to);
+            }
+            weight += layer->weights;
+            scales += 3;
+        }
+        x += layer->in_picture;
+        y += layer->out_picture;
+    }
+}
+
+#else
 /* 3x3 convolution of each channel for itself, weights [y][x][channel]. Cores with DSP instructions
  * take four channels at a time, rows of which lie as int16 in scratch; others take 16. Rows that
  * are kept, in scratch as well, let y be written over x. */
-struct depthwise3x3_relu_s8 {
+struct depthwise3x3_relu2_s8 {
     int32_t batch, channels;
     int32_t kept_rows; /* the rows of a window, or 0 */
     int32_t in_y, in_x;
@@ -1479,8 +1691,8 @@ struct depthwise3x3_relu_s8 {
 
 #if KERNEL_DSP
 /* The weights of a channel, 2^up times, and what rescales its sums. */
-static void depthwise3x3_relu_s8_lane(const struct depthwise3x3_relu_s8 *layer, int32_t channel,
-                                      struct depthwise_channel *lane)
+static void depthwise3x3_relu2_s8_lane(const struct depthwise3x3_relu2_s8 *layer, int32_t channel,
+                                       struct depthwise_channel *lane)
 {
     const int32_t channels = layer->channels;
     const int8_t *weight = layer->weight + channel;
@@ -1507,8 +1719,8 @@ static void depthwise3x3_relu_s8_lane(const struct depthwise3x3_relu_s8 *layer, 
 
 /* Rows of outputs of a channel. Blocks may reach into the next row, which is written later: not
  * those of the last row. */
-static void depthwise3x3_relu_s8_rows(const struct depthwise3x3_relu_s8 *layer, const uint32_t *x,
-                                      int32_t rows, int32_t last, struct depthwise_channel *lane)
+static void depthwise3x3_relu2_s8_rows(const struct depthwise3x3_relu2_s8 *layer, const uint32_t *x,
+                                       int32_t rows, int32_t last, struct depthwise_channel *lane)
 {
     const int32_t outputs = layer->stride_x == 2 ? 3 : layer->out_x > 5 ? 6 : 5;
     const int32_t blocks = (layer->out_x + outputs - 1) / outputs;
@@ -1545,8 +1757,8 @@ static void depthwise3x3_relu_s8_rows(const struct depthwise3x3_relu_s8 *layer, 
 }
 
 /* Rows of four channels from `in_y` on into `planes`; outside the picture they are zero. */
-static void depthwise3x3_relu_s8_fill(const struct depthwise3x3_relu_s8 *layer, const int8_t *x,
-                                      int32_t in_y, int32_t rows, uint32_t *planes)
+static void depthwise3x3_relu2_s8_fill(const struct depthwise3x3_relu2_s8 *layer, const int8_t *x,
+                                       int32_t in_y, int32_t rows, uint32_t *planes)
 {
     const int32_t words = 2 * layer->plane_x;
     const int32_t above = in_y < 0 ? -in_y : 0;
@@ -1564,8 +1776,8 @@ static void depthwise3x3_relu_s8_fill(const struct depthwise3x3_relu_s8 *layer, 
     clear_planes(planes + last * words, (rows - last) * words, layer->zero_x);
 }
 
-static void depthwise3x3_relu_s8(const struct depthwise3x3_relu_s8 *layer, const int8_t *x,
-                                 int8_t *y, void *scratch)
+static void depthwise3x3_relu2_s8(const struct depthwise3x3_relu2_s8 *layer, const int8_t *x,
+                                  int8_t *y, void *scratch)
 {
     const int32_t channels = layer->channels;
     const int32_t words = 2 * layer->plane_x; /* a row of all planes */
@@ -1577,7 +1789,7 @@ static void depthwise3x3_relu_s8(const struct depthwise3x3_relu_s8 *layer, const
             const int32_t base = first + 4 > channels ? channels - 4 : first;
             struct depthwise_channel lanes[4];
             for (int32_t lane = 0; lane < 4; lane++) {
-                depthwise3x3_relu_s8_lane(layer, base + lane, &lanes[lane]);
+                depthwise3x3_relu2_s8_lane(layer, base + lane, &lanes[lane]);
                 lanes[lane].y = y + base + lane;
             }
             for (int32_t out_y = 0; out_y < layer->out_y; out_y += layer->band_y) {
@@ -1588,11 +1800,11 @@ static void depthwise3x3_relu_s8(const struct depthwise3x3_relu_s8 *layer, const
                 const int32_t needed = (rows - 1) * layer->stride_y + 3 - kept;
                 uint32_t *fresh = planes + kept * words;
                 keep_planes(planes, layer->band_y * layer->stride_y * words, kept * words);
-                depthwise3x3_relu_s8_fill(layer, x + base, top + kept, needed, fresh);
+                depthwise3x3_relu2_s8_fill(layer, x + base, top + kept, needed, fresh);
                 for (int32_t lane = first - base; lane < 4; lane++) {
                     const uint32_t *plane = planes + lane * layer->plane_x / 2;
                     const int32_t last = rows == left;
-                    depthwise3x3_relu_s8_rows(layer, plane, rows, last, &lanes[lane]);
+                    depthwise3x3_relu2_s8_rows(layer, plane, rows, last, &lanes[lane]);
                 }
             }
         }
@@ -1602,8 +1814,8 @@ static void depthwise3x3_relu_s8(const struct depthwise3x3_relu_s8 *layer, const
 }
 #else
 
-static void depthwise3x3_relu_s8(const struct depthwise3x3_relu_s8 *layer, const int8_t *x,
-                                 int8_t *y, void *scratch)
+static void depthwise3x3_relu2_s8(const struct depthwise3x3_relu2_s8 *layer, const int8_t *x,
+                                  int8_t *y, void *scratch)
 {
     const int32_t channels = layer->channels;
     const int32_t width = layer->in_x * channels;
@@ -1660,6 +1872,7 @@ static void depthwise3x3_relu_s8(const struct depthwise3x3_relu_s8 *layer, const
         }
     }
 }
+#endif
 #endif
 
 struct reduce_sum_columns_s8 {
@@ -1882,31 +2095,65 @@ static const struct conv_s8 conv1 = {
 };
 
 /* depthwise */
-static const struct depthwise3x3_relu_s8 depthwise2 = {
+static const struct depthwise3x3_relu2_s8 depthwise2 = {
     .channels = 8,
     .batch = 1,
+#if KERNEL_MVE
+    .in_y = 4,
+    .out_y = 4,
+    .out_x = 5,
+#else
     .in_y = 5,
     .in_x = 4,
     .out_y = 5,
     .out_x = 4,
     .kernel_y = 3,
     .kernel_x = 3,
+#endif
     .stride_y = 1,
     .stride_x = 1,
+#if !KERNEL_MVE
     .dilation_y = 1,
     .dilation_x = 1,
+#endif
     .pad_y = 1,
+#if KERNEL_MVE
+    .weight = depthwise2_weight_mve,
+#else
     .pad_x = 1,
     .kept_rows = 0,
     .weight = depthwise2_weight,
     .bias = depthwise2_bias,
     .multiplier = 1360727253,
     .shift = -7,
+#endif
     .zero_x = -128,
     .zero_y = -128,
     .low = -128,
     .high = 127,
-#if KERNEL_DSP
+#if KERNEL_MVE
+    .plane_x = 7,
+    .band_y = 4,
+    .plane_bytes = 42,
+    .in_picture = 160,
+    .out_picture = 160,
+    .window_y = 3,
+    .in_step_y = 8,
+    .in_step_x = 32,
+    .out_step_y = 8,
+    .out_step_x = 32,
+    .left = 1,
+    .first_x = 0,
+    .columns = 5,
+    .block_y = 4,
+    .block_x = 1,
+    .taps = {0, 1, 2, 7, 8, 9, 14, 15, 16, 21, 22, 23, 0, 0, 0, 0},
+    .order = depthwise2_order_mve,
+    .weights = 10,
+    .outputs = {0, 8, 16, 24},
+    .places = {0, 7, 14, 21},
+    .scales = depthwise2_scales_mve,
+#elif KERNEL_DSP
     .plane_x = 8,
     .band_y = 5,
     .plane_bytes = 448,
@@ -2027,13 +2274,13 @@ void separable_run(void *arena)
     int8_t *const a = (int8_t *)arena;
     float *const f = (float *)arena;
 
-    quantize_s8(&quantize0, f, a);                          /* x */
-    conv_s8(&conv1, a, a + 448, a + 160);                   /* stem */
-    depthwise3x3_relu_s8(&depthwise2, a + 448, a + 608, a); /* depthwise */
-    conv_s8(&conv3, a + 608, a, a + 240);                   /* pointwise */
-    reduce_sum_columns_s8(&reduce4, a, a);                  /* pool */
-    dense_s8(&dense5, a, a + 28, a + 12);                   /* head */
-    dequantize_s8(&dequantize6, a + 28, f);                 /* head */
+    quantize_s8(&quantize0, f, a);                           /* x */
+    conv_s8(&conv1, a, a + 448, a + 160);                    /* stem */
+    depthwise3x3_relu2_s8(&depthwise2, a + 448, a + 608, a); /* depthwise */
+    conv_s8(&conv3, a + 608, a, a + 240);                    /* pointwise */
+    reduce_sum_columns_s8(&reduce4, a, a);                   /* pool */
+    dense_s8(&dense5, a, a + 28, a + 12);                    /* head */
+    dequantize_s8(&dequantize6, a + 28, f);                  /* head */
 }
 
 int separable_init(void *arena, size_t bytes)
@@ -2095,26 +2342,27 @@ static uint32_t weights_crc32(void)
 #if KERNEL_MVE
     crc = crc32_elements(crc, conv1_weight_mve, 256, 1);
     crc = crc32_elements(crc, conv1_scales_mve, 24, 4);
-#elif KERNEL_DSP
-    crc = crc32_elements(crc, conv1_pairs_weight_dsp, 80, 2);
-    crc = crc32_elements(crc, conv1_pairs_scale_dsp, 20, 4);
-#else
-    crc = crc32_elements(crc, conv1_weight, 144, 1);
-    crc = crc32_elements(crc, conv1_bias, 8, 4);
-#endif
-    crc = crc32_elements(crc, depthwise2_weight, 72, 1);
-    crc = crc32_elements(crc, depthwise2_bias, 8, 4);
-#if KERNEL_MVE
+    crc = crc32_elements(crc, depthwise2_weight_mve, 80, 1);
+    crc = crc32_elements(crc, depthwise2_order_mve, 32, 1);
+    crc = crc32_elements(crc, depthwise2_scales_mve, 24, 4);
     crc = crc32_elements(crc, conv3_weight_mve, 192, 1);
     crc = crc32_elements(crc, conv3_scales_mve, 36, 4);
     crc = crc32_elements(crc, dense5_weight_mve, 64, 1);
     crc = crc32_elements(crc, dense5_scales_mve, 12, 4);
 #elif KERNEL_DSP
+    crc = crc32_elements(crc, conv1_pairs_weight_dsp, 80, 2);
+    crc = crc32_elements(crc, conv1_pairs_scale_dsp, 20, 4);
+    crc = crc32_elements(crc, depthwise2_weight, 72, 1);
+    crc = crc32_elements(crc, depthwise2_bias, 8, 4);
     crc = crc32_elements(crc, conv3_pairs_weight_dsp, 48, 2);
     crc = crc32_elements(crc, conv3_pairs_scale_dsp, 30, 4);
     crc = crc32_elements(crc, dense5_pairs_weight_dsp, 32, 2);
     crc = crc32_elements(crc, dense5_pairs_scale_dsp, 10, 4);
 #else
+    crc = crc32_elements(crc, conv1_weight, 144, 1);
+    crc = crc32_elements(crc, conv1_bias, 8, 4);
+    crc = crc32_elements(crc, depthwise2_weight, 72, 1);
+    crc = crc32_elements(crc, depthwise2_bias, 8, 4);
     crc = crc32_elements(crc, conv3_weight, 96, 1);
     crc = crc32_elements(crc, conv3_bias, 12, 4);
     crc = crc32_elements(crc, dense5_weight, 48, 1);
