@@ -72,7 +72,9 @@ def measure_all(names: Iterable[str], cores: Iterable[str]) -> dict[str, dict[st
 
 def markdown(rows: Rows) -> str:
     """The tables as the README quotes them."""
-    return "\n".join([*_against_micro(rows), "", *_everywhere(rows), ""])
+    twins = [name for name in rows if trained(name) is None]
+    note = f"Self-made twins with seeded weights instead of the trained files: {', '.join(twins)}.\n" if twins else ""
+    return "\n".join([*_against_micro(rows), "", *_everywhere(rows), "", note]).rstrip("\n") + "\n"
 
 
 def _against_micro(rows: Rows) -> list[str]:
