@@ -58,8 +58,7 @@ def depthwise_call(
     planes = _planes(axes)
     record |= spec.record(weight, offset=True) | {name: bodies(None, value) for name, value in planes.items()}
     overlap_planes = in_bands(x, y, planes["band_y"], *axes[0])
-    shifted = variant | {"offset": True}
-    kernel = _planes_kernel(linear_kernel("depthwise", "depthwise", shifted, *_windows(shifted)), spec)
+    kernel = _planes_kernel(linear_kernel("depthwise", "depthwise", variant), spec)
     scratch = max(scratch, planes["plane_bytes"])
     return Call(kernel, record, scratch=scratch, overlaps=(common(overlap, overlap_planes),))
 
@@ -162,6 +161,6 @@ def _planes_kernel(kernel: Kernel, spec: LinearSpec) -> Kernel:
         symbol="_".join(words),
         variant=tuple(facts.items()),
         helpers=("clamp_s8",),
-        portable_helpers=("requantize",),
+        portable_helpers=("requantize", "taps_within", "window_offset_s8"),
         dsp_helpers=dsp if rectified else ("requantize", *dsp),
     )

@@ -433,7 +433,7 @@ static inline void products4_s8(const int8_t *x, const int8_t *weight, int32_t i
 }
 #endif
 
-#if !KERNEL_MVE
+#if !KERNEL_DSP
 /* Channels at a time: two vectors, or as many sums as stay in registers. */
 #if defined(__SSE2__) || defined(__ARM_NEON)
 enum { taps_lanes = 16 };
@@ -471,7 +471,7 @@ static inline struct taps taps_within(int32_t start, int32_t kernel, int32_t dil
 }
 #endif
 
-#if !KERNEL_MVE
+#if !KERNEL_DSP
 /* Sums over the taps of a window for `lanes` channels: taps_lanes, 8 or 1. */
 static inline void window_offset_s8(const struct window *window, const int8_t *x,
                                     const int8_t *weight, int32_t zero_x, int32_t lanes,
