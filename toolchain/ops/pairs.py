@@ -87,26 +87,30 @@ def record(spec: LinearSpec, geometry: Mapping[str, Plain], outputs: int = PAIR)
 
 def _pairs(spec: LinearSpec, outputs: int) -> dict[str, Plain]:
     order = _order(len(spec.weight), outputs)
-    negatives = spec.rounding is Rounding.TFLM and spec.low < spec.zero_y
-    fields: dict[str, Plain] = {
-        "weight": Constant(packed(spec.weight.reshape(len(spec.weight), -1)[order], outputs)),
-        "scale": Constant(_numbers(spec, order, 0 if negatives else 7)),
-        "middle": 2 * spec.zero_y + 1,
-        "half": 0 if negatives or spec.rounding is Rounding.SINGLE else 64,
+    bias, scale = spec.folded_bias()[order].astype(np.int64), _scales(spec, order)
+    shared = bool((scale == scale[0]).all())
+    return {
+        "weight": Constant(packed(_by_rows(spec.weight)[order], outputs)),
+        "bias": Constant(np.stack([bias[::2], bias[::2] + 256 * bias[1::2]], axis=-1).astype(np.int32)),
+        "scale": Constant(scale[:1] if shared else scale),
+        "step": 0 if shared else scale.shape[1],
+        "limited": (spec.low, spec.high) != (-128, 127),
+        "low": spec.low,
+        "high": spec.high,
     }
-    if spec.rounding is Rounding.TFLM:
-        fields["negatives"] = negatives
-    limited = (spec.low, spec.high) != (-128, 127)
-    return fields | {"limited": limited, "low": spec.low, "high": spec.high}
 
 
-def _numbers(spec: LinearSpec, order: Any, further: int) -> Array:
-    """Return int32 (pairs, 5): bias, bias + 256 bias', the multipliers, the shifts less one in bytes."""
-    bias, shift = spec.folded_bias()[order].astype(np.int64), -spec.shift[order].astype(np.int64) - 1
-    multiplier = spec.multiplier[order]
-    both = bias[::2] + 256 * bias[1::2]
-    shifts = shift[::2] + 256 * (shift[1::2] + further)
-    return np.stack([bias[::2], both, multiplier[::2], multiplier[1::2], shifts], axis=-1).astype(np.int32)
+def _scales(spec: LinearSpec, order: Any) -> Array:
+    """Return int32 (pairs, 5): struct scale_s8. Shifts are one less, which a saturating shift adds."""
+    tflm = spec.rounding is Rounding.TFLM
+    negatives = tflm and spec.low < spec.zero_y
+    multiplier, shift = spec.multiplier[order], -spec.shift[order].astype(np.int64) - 1
+    shift[1::2] += 0 if negatives else 7
+    offset = (2 * spec.zero_y + 1) << shift
+    offset[1::2] += 64 if tflm and not negatives else 0
+    shifts = shift[::2] + 256 * shift[1::2] - (negatives << 31)
+    columns = [multiplier[::2], multiplier[1::2], offset[::2], offset[1::2], shifts]
+    return np.stack(columns, axis=-1).astype(np.int32)
 
 
 def _order(count: int, outputs: int) -> Any:
@@ -114,6 +118,14 @@ def _order(count: int, outputs: int) -> Any:
     starts = np.arange(0, count, outputs)
     starts[-1] = count - outputs
     return (starts[:, None] + np.arange(outputs)).ravel()
+
+
+def _by_rows(weight: Array) -> Array:
+    """Weights (outputs, inputs): of each row of a kernel what fills fours, then what that leaves over."""
+    count = len(weight)
+    rows = weight.reshape(count, -1, weight.shape[-2] * weight.shape[-1] if weight.ndim > 2 else weight.shape[-1])
+    fours = rows.shape[-1] // QUAD * QUAD
+    return np.concatenate([rows[..., :fours].reshape(count, -1), rows[..., fours:].reshape(count, -1)], axis=1)
 
 
 def packed(rows: Array, outputs: int = PAIR) -> Array:

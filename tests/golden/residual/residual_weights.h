@@ -8,7 +8,7 @@
 #if KERNEL_MVE
 #define RESIDUAL_WEIGHTS_CRC32 0xa7465b46u
 #elif KERNEL_DSP
-#define RESIDUAL_WEIGHTS_CRC32 0x5beaaa56u
+#define RESIDUAL_WEIGHTS_CRC32 0x2dd19011u
 #else
 #define RESIDUAL_WEIGHTS_CRC32 0x1494ae07u
 #endif
@@ -66,15 +66,20 @@ static const RESIDUAL_ALIGN(16) RESIDUAL_WEIGHTS_ATTR int32_t conv0_shift[4] = {
 
 /* conv1: 2 x 7 x 1 x 4 */
 static const RESIDUAL_ALIGN(16) RESIDUAL_WEIGHTS_ATTR int16_t conv0_pairs_weight_dsp[56] = {
-     -2994,   -475, -32385,  -2914,  11785,  11536,  16120, -11021,   8705, -19211, -10262,   2363,  -3345,  12821,   3046,  10232,
-      7896,   6579,  -2323,  -5135, -10759, -12270,   1015,   6677,   7647,   6730,    247,      0,  14069,   4177, -11225,  14040,
-     -6248,  21516,  -5949,   4049,   5650,  10788,   6529,  -4661, -11997,  15432, -23493, -15079, -32622, -15187, -14849,    -25,
-      2541,  22801,  25859,  -2135, -27441,  10326,  14305,      0
+     -2994,   -475, -32385,  -2914,  11785,  11536,  16120, -11021, -10262,   2363, -19211,  -3345,   3046,  10232,  12821,   7896,
+      6579, -10759,  -5135,   1015, -12270,   7647,   6677,    247,   8705,   6730,  -2323,      0,  14069,   4177, -11225,  14040,
+     -6248,  21516,  -5949,   4049,   6529,  -4661,  10788, -11997, -23493, -15079,  15432, -32622, -15187,   2541,    -25,  25859,
+     22801, -27441,  -2135,  14305,   5650,  10326, -14849,      0
+};
+
+/* conv1: 2 x 2 */
+static const RESIDUAL_ALIGN(16) RESIDUAL_WEIGHTS_ATTR int32_t conv0_pairs_bias_dsp[4] = {
+        898, 5573506,   19993, 5347609
 };
 
 /* conv1: 2 x 5 */
 static const RESIDUAL_ALIGN(16) RESIDUAL_WEIGHTS_ATTR int32_t conv0_pairs_scale_dsp[10] = {
-           898,    5573506, 1781912630, 1516563211,       3334,      19993,    5347609, 1337316514, 1855391754,       3590
+    1781912630, 1516563211,     -16320,   -2088896,       3334, 1337316514, 1855391754,     -16320,   -4177856,       3590
 };
 #endif
 
@@ -150,9 +155,14 @@ static const RESIDUAL_ALIGN(16) RESIDUAL_WEIGHTS_ATTR int16_t conv1_pairs_weight
      -1716, -11183,   8822,  10436, -14895,   -773,  10516,   2290
 };
 
+/* conv2: 2 x 2 */
+static const RESIDUAL_ALIGN(16) RESIDUAL_WEIGHTS_ATTR int32_t conv1_pairs_bias_dsp[4] = {
+        9825, 11388769,    31927, -5795913
+};
+
 /* conv2: 2 x 5 */
 static const RESIDUAL_ALIGN(16) RESIDUAL_WEIGHTS_ATTR int32_t conv1_pairs_scale_dsp[10] = {
-          9825,   11388769, 1219897156, 1077481088,       1799,      31927,   -5795913, 1739818312, 1137013400,       1800
+     1219897156,  1077481088,       -9088,       -9088, -2147481849,  1739818312,  1137013400,      -18176,       -9088, -2147481848
 };
 #endif
 
