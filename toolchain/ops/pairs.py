@@ -87,11 +87,10 @@ def record(spec: LinearSpec, geometry: Mapping[str, Plain], outputs: int = PAIR)
 
 def _pairs(spec: LinearSpec, outputs: int) -> dict[str, Plain]:
     order = _order(len(spec.weight), outputs)
-    bias, scale = spec.folded_bias()[order].astype(np.int64), _scales(spec, order)
+    scale = _scales(spec, order)
     shared = bool((scale == scale[0]).all())
     return {
-        "weight": Constant(packed(_by_rows(spec.weight)[order], outputs)),
-        "bias": Constant(np.stack([bias[::2], bias[::2] + 256 * bias[1::2]], axis=-1).astype(np.int32)),
+        "weight": Constant(packed(_by_rows(spec.weight)[order], spec.folded_bias()[order], outputs)),
         "scale": Constant(scale[:1] if shared else scale),
         "step": 0 if shared else scale.shape[1],
         "limited": (spec.low, spec.high) != (-128, 127),
@@ -128,14 +127,18 @@ def _by_rows(weight: Array) -> Array:
     return np.concatenate([rows[..., :fours].reshape(count, -1), rows[..., fours:].reshape(count, -1)], axis=1)
 
 
-def packed(rows: Array, outputs: int = PAIR) -> Array:
-    """Return int16 (groups of outputs, quads of inputs, pairs, 4): lanes of inputs 0, 2, 1, 3 of each quad.
+def packed(rows: Array, bias: Array, outputs: int = PAIR) -> Array:
+    """Return int16 (groups of outputs, ...): of each pair b and b + 256 b', then of each quad of inputs the pairs.
 
-    Inputs are filled up with zeros: to fours, with four outputs at a time to eights.
+    A pair has lanes of inputs 0, 2, 1, 3 of the quad. Inputs are filled up with zeros: to fours, with four outputs at
+    a time to eights.
     """
-    step = QUAD * outputs // PAIR
+    step, pairs = QUAD * outputs // PAIR, outputs // PAIR
     inputs = -(-rows.shape[1] // step) * step
     wide = np.zeros((len(rows), inputs), np.int16)
     wide[:, : rows.shape[1]] = rows
-    lanes = (wide[::2] + 256 * wide[1::2]).reshape(-1, outputs // PAIR, inputs // QUAD, QUAD)[..., [0, 2, 1, 3]]
-    return np.ascontiguousarray(lanes.transpose(0, 2, 1, 3))
+    lanes = (wide[::2] + 256 * wide[1::2]).reshape(-1, pairs, inputs // QUAD, QUAD)[..., [0, 2, 1, 3]]
+    wide_bias = bias.astype(np.int64)
+    biases = np.stack([wide_bias[::2], wide_bias[::2] + 256 * wide_bias[1::2]], axis=-1).astype("<i4").view("<i2")
+    groups = len(lanes)
+    return np.concatenate([biases.reshape(groups, -1), lanes.transpose(0, 2, 1, 3).reshape(groups, -1)], axis=1)

@@ -47,15 +47,23 @@ static inline int32_t requantize(int32_t value, int32_t multiplier, int32_t shif
 }
 
 #if KERNEL_DSP && !KERNEL_MVE
-/* Weights of two outputs in one 16-bit lane, w + 256 w'. */
+/* Two outputs at a time, with their weights in one 16-bit lane: w + 256 w'. */
 struct pairs_s8 {
-    const int16_t *weight;
-    const int32_t *bias;  /* of each pair: b, b + 256 b' */
-    const int32_t *scale; /* of each pair, or of all: what struct scale_s8 holds */
-    int32_t step;         /* from a pair's scale to the next, 0 or 5 */
-    int32_t limited;      /* whether y has narrower limits than int8 */
+    const int16_t *weight; /* before those of a pair its biases, b and b + 256 b', in halves */
+    const int32_t *scale;  /* of each pair, or of all: what struct scale_s8 holds */
+    int32_t step;          /* from a pair's scale to the next, 0 or 5 */
+    int32_t limited;       /* whether y has narrower limits than int8 */
     int32_t low, high;
 };
+
+/* Takes a pair's biases. */
+static inline void take_biases(const int16_t **weight, int32_t *sum, int32_t *both)
+{
+    __asm volatile("ldrd %0, %1, [%2], #8"
+                   : "=&r"(*sum), "=&r"(*both), "+&r"(*weight)
+                   :
+                   : "memory");
+}
 
 /* What scales the sums of two outputs. */
 struct scale_s8 {
@@ -238,9 +246,9 @@ static void widen_rows(const int8_t *x0, const int8_t *x1, const int8_t *x2, int
 static inline void multiply_quad(const uint32_t **patch, const int16_t **weight, int32_t both[3],
                                  int32_t sum[3])
 {
-    register uint32_t x0 __asm("r8");
-    register uint32_t x1 __asm("r9");
-    register uint32_t x2 __asm("r10");
+    register uint32_t x0 __asm("r10");
+    register uint32_t x1 __asm("r11");
+    register uint32_t x2 __asm("r12");
     uint32_t w0, w1;
 
     __asm volatile("ldrd %[w0], %[w1], [%[w]], #8\n\t"
@@ -277,16 +285,17 @@ static void pixels_s8(const struct pairs_s8 *layer, int32_t first, int32_t beyon
                       const uint32_t *widened, int32_t quads, int8_t *y, int32_t second,
                       int32_t third)
 {
-    const int16_t *weight = layer->weight + 4 * quads * first;
-    const int16_t *const end = layer->weight + 4 * quads * beyond;
-    const int32_t *bias = layer->bias + 2 * first, *scale = layer->scale + layer->step * first;
+    const int16_t *weight = layer->weight + 4 * (quads + 1) * first;
+    const int16_t *const end = layer->weight + 4 * (quads + 1) * beyond;
+    const int32_t *scale = layer->scale + layer->step * first;
     const int32_t fours = quads >> 2, rest = quads & 3, step = layer->step;
 
     for (; weight != end; y += 2) {
         const uint32_t *patch = widened;
-        int32_t sum[3] = {bias[0], bias[0], bias[0]};
-        int32_t both[3] = {bias[1], bias[1], bias[1]};
-        bias += 2;
+        int32_t sum[3], both[3];
+        take_biases(&weight, sum, both);
+        sum[1] = sum[2] = sum[0];
+        both[1] = both[2] = both[0];
         for (int32_t left = fours; left > 0; left--) {
             multiply_quad(&patch, &weight, both, sum);
             multiply_quad(&patch, &weight, both, sum);
@@ -1616,18 +1625,19 @@ struct dense_s8 {
 static void dense_s8(const struct dense_s8 *layer, const int8_t *x, int8_t *y, void *scratch)
 {
     const int16_t *weight = layer->pairs.weight;
-    const int32_t *bias = layer->pairs.bias, *scale = layer->pairs.scale;
+    const int32_t *scale = layer->pairs.scale;
     const int32_t octets = layer->inputs >> 3, rest = layer->inputs & 7;
     const int32_t step = layer->pairs.step;
+    struct scale_s8 by = scale_of_pair(scale), others = by;
     uint32_t last[2] = {0, 0};
     (void)scratch;
 
     memcpy(last, x + 8 * octets, (size_t)rest);
     for (int32_t left = layer->outputs; left > 0; left -= 4) {
         const int8_t *inputs = x;
-        int32_t sum[2] = {bias[0], bias[2]};
-        int32_t both[2] = {bias[1], bias[3]};
-        bias += 4;
+        int32_t sum[2], both[2];
+        take_biases(&weight, &sum[0], &both[0]);
+        take_biases(&weight, &sum[1], &both[1]);
         for (int32_t fours = octets >> 2; fours > 0; fours--) {
             multiply_octet(&inputs, &weight, both, sum);
             multiply_octet(&inputs, &weight, both, sum);
@@ -1641,9 +1651,11 @@ static void dense_s8(const struct dense_s8 *layer, const int8_t *x, int8_t *y, v
             inputs = (const int8_t *)last;
             multiply_octet(&inputs, &weight, both, sum);
         }
-        const struct scale_s8 by = scale_of_pair(scale);
-        const struct scale_s8 others = scale_of_pair(scale + step);
-        scale += 2 * step;
+        if (step != 0) {
+            by = scale_of_pair(scale);
+            others = scale_of_pair(scale + step);
+            scale += 2 * step;
+        }
         y -= left < 4 ? 4 - left : 0;
         if (by.negatives < 0) {
             scale_signed(&by, sum[0], both[0], y);
@@ -1739,7 +1751,6 @@ static const struct conv_s8 conv1 = {
 #elif KERNEL_DSP
     .pointwise = 0,
     .pairs.weight = conv1_pairs_weight_dsp,
-    .pairs.bias = conv1_pairs_bias_dsp,
     .pairs.scale = conv1_pairs_scale_dsp,
     .pairs.step = 0,
     .pairs.limited = 0,
@@ -1817,7 +1828,6 @@ static const struct conv_s8 conv3 = {
 #elif KERNEL_DSP
     .pointwise = 1,
     .pairs.weight = conv3_pairs_weight_dsp,
-    .pairs.bias = conv3_pairs_bias_dsp,
     .pairs.scale = conv3_pairs_scale_dsp,
     .pairs.step = 5,
     .pairs.limited = 0,
@@ -1849,7 +1859,6 @@ static const struct dense_s8 dense5 = {
     .scales = dense5_scales_mve,
 #elif KERNEL_DSP
     .pairs.weight = dense5_pairs_weight_dsp,
-    .pairs.bias = dense5_pairs_bias_dsp,
     .pairs.scale = dense5_pairs_scale_dsp,
     .pairs.step = 0,
     .pairs.limited = 0,
@@ -1961,8 +1970,7 @@ static uint32_t weights_crc32(void)
     crc = crc32_elements(crc, conv1_weight_mve, 256, 1);
     crc = crc32_elements(crc, conv1_scales_mve, 24, 4);
 #elif KERNEL_DSP
-    crc = crc32_elements(crc, conv1_pairs_weight_dsp, 80, 2);
-    crc = crc32_elements(crc, conv1_pairs_bias_dsp, 8, 4);
+    crc = crc32_elements(crc, conv1_pairs_weight_dsp, 96, 2);
     crc = crc32_elements(crc, conv1_pairs_scale_dsp, 5, 4);
 #else
     crc = crc32_elements(crc, conv1_weight, 144, 1);
@@ -1976,11 +1984,9 @@ static uint32_t weights_crc32(void)
     crc = crc32_elements(crc, dense5_weight_mve, 64, 1);
     crc = crc32_elements(crc, dense5_scales_mve, 12, 4);
 #elif KERNEL_DSP
-    crc = crc32_elements(crc, conv3_pairs_weight_dsp, 48, 2);
-    crc = crc32_elements(crc, conv3_pairs_bias_dsp, 12, 4);
+    crc = crc32_elements(crc, conv3_pairs_weight_dsp, 72, 2);
     crc = crc32_elements(crc, conv3_pairs_scale_dsp, 30, 4);
-    crc = crc32_elements(crc, dense5_pairs_weight_dsp, 32, 2);
-    crc = crc32_elements(crc, dense5_pairs_bias_dsp, 4, 4);
+    crc = crc32_elements(crc, dense5_pairs_weight_dsp, 40, 2);
     crc = crc32_elements(crc, dense5_pairs_scale_dsp, 5, 4);
 #else
     crc = crc32_elements(crc, conv3_weight, 96, 1);
