@@ -125,7 +125,7 @@ def test_a_foreign_folder_is_not_touched(mlp, tmp_path):
         ({"name": "int"}, InputError, "keyword"),
         ({"name": "../x"}, InputError, "C identifier"),
         ({"calibration_method": "magic"}, InputError, "calibration_method: found 'magic'"),
-        ({"rounding": "up"}, InputError, "rounding: found 'up', expected tflm, single"),
+        ({"rounding": "up"}, InputError, "rounding: found 'up', expected tflm, single, litert"),
         ({"max_ram": -1}, InputError, "max_ram: found -1"),
         ({"nonsense": 1}, InputError, "unknown option nonsense"),
         ({"input_shape": {"x": (0, 6)}}, InputError, "input_shape: found"),

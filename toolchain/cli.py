@@ -84,29 +84,24 @@ def export(
     model: ModelPath,
     out: Annotated[Path, typer.Option(help="Folder to write; replaced when inlay wrote it.")],
     name: Annotated[str | None, typer.Option(help="Prefix of everything in C; the file's name when not given.")] = None,
-    quantize: Annotated[str, typer.Option(help="float32 or int8.")] = "float32",
+    quantize: Annotated[str, typer.Option(help="float32, int8 or int16x8.")] = "float32",
     per_channel: Annotated[bool, typer.Option("--per-channel/--per-tensor", help="Weight scales.")] = False,
     calibration: Annotated[str | None, typer.Option(help="Representative inputs for int8, .npz or .npy.")] = None,
     calibration_method: Annotated[str, typer.Option(help="minmax, percentile, mse, entropy or auto.")] = "minmax",
-    equalize: Annotated[
-        bool | None,
-        typer.Option("--equalize/--no-equalize", help="Move channel factors between layers (default: per tensor)."),
-    ] = None,
+    equalize: Annotated[bool, typer.Option("--equalize/--no-equalize", help="Balance channels across layers.")] = True,
     absorb_bias: Annotated[
-        bool | None,
-        typer.Option("--absorb-bias/--no-absorb-bias", help="Move biases into the next layer (default: per tensor)."),
-    ] = None,
+        bool, typer.Option("--absorb-bias/--no-absorb-bias", help="Move biases into the next layer.")
+    ] = True,
     bias_correction: Annotated[
-        bool | None,
-        typer.Option("--bias-correction/--no-bias-correction", help="Take back mean errors (default: per tensor)."),
-    ] = None,
+        bool, typer.Option("--bias-correction/--no-bias-correction", help="Take back mean errors.")
+    ] = True,
     optimize_weights: Annotated[
         bool, typer.Option("--optimize-weights", help="Round weights with error feedback.")
     ] = False,
     io: Annotated[str | None, typer.Option(help="Type of C inputs and outputs: float32, int8 or int16.")] = None,
     input_shape: Shapes = None,
     input_layout: Layout = "nhwc",
-    rounding: Annotated[str, typer.Option(help="tflm or single.")] = "tflm",
+    rounding: Annotated[str, typer.Option(help="tflm, single or litert.")] = "tflm",
     evaluation: Annotated[str | None, typer.Option("--eval", help="Labelled samples (.npz with y).")] = None,
     max_ram: Annotated[int | None, typer.Option(help="Largest arena in bytes.")] = None,
     max_flash: Annotated[int | None, typer.Option(help="Largest code and weights in bytes.")] = None,

@@ -13,6 +13,8 @@ class Rounding(enum.Enum):
     """Saturating doubling high multiply, then a rounding shift: what TensorFlow Lite Micro computes."""
     SINGLE = "single"
     """One rounding of the exact 64-bit product."""
+    LITERT = "litert"
+    """What LiteRT's reference kernels compute: fully connected layers round once, all other operators as `tflm`."""
 
 
 class CalibrationMethod(enum.Enum):
@@ -43,10 +45,9 @@ class Options:
     max_stack: int | None = None
     max_accuracy_drop: float | None = None
     min_sqnr: float | None = None
-    equalize: bool | None = None
-    absorb_bias: bool | None = None
-    bias_correction: bool | None = None
-    """Post-training techniques; None: with per-tensor weight scales yes, with per-channel ones no."""
+    equalize: bool = True
+    absorb_bias: bool = True
+    bias_correction: bool = True
     optimize_weights: bool = False
     preserve_input: bool = False
     vectors: int = 1

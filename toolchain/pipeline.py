@@ -186,7 +186,7 @@ def is_quantized(graph: Graph) -> bool:
 def quantized(
     model: Any, graph: Graph, options: Options, data: Data, progress: Progress
 ) -> tuple[Graph, quantize.QuantizationReport | None]:
-    """The graph with integer tensors when int8 is asked for; a model that is quantized keeps its own numbers."""
+    """The graph with integer tensors when they are asked for; a model that is quantized keeps its own numbers."""
     if is_quantized(graph):
         ends = passes.integer_ends(graph, DType(options.io)) if options.io in {"int8", "int16"} else graph
         return ends, quantize.inherited(ends, passes.float_layers(ends))
@@ -200,7 +200,7 @@ def quantized(
     if data.calibration is None:
         wanted = ", ".join(f"{graph.port(n).name} {samples.framework_shape(graph, n)}" for n in graph.inputs)
         raise InputError(
-            f"{options.name}: int8 needs calibration samples; pass --calibration FILE.npz "
+            f"{options.name}: {options.quantize} needs calibration samples; pass --calibration FILE.npz "
             f"(calibration=... in Python) with representative inputs: {wanted}"
         )
     batch = samples.feeds(graph, data.calibration)
@@ -326,8 +326,11 @@ def make_options(**fields: Any) -> Options:
         if flag not in known:
             raise InputError(f"export: unknown option {flag}; there are {', '.join(sorted(known))}")
     check_model_name(fields["name"])
-    _check_choice("quantize", fields["quantize"], ("float32", "int8"))
+    _check_choice("quantize", fields["quantize"], ("float32", "int8", "int16x8"))
     _check_choice("io", fields.get("io"), ("float32", "int8", "int16", None))
+    other = {"int8": "int16", "int16x8": "int8"}.get(fields["quantize"])
+    if other is not None and fields.get("io") == other:
+        raise InputError(f"io: found {other} beside quantize {fields['quantize']}, expected its own type or float32")
     _check_choice("input_layout", fields.get("input_layout", "nhwc"), ("nhwc", "nchw"))
     if fields.get("min_sqnr") is not None:
         _check_min_sqnr(fields)

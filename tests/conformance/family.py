@@ -66,7 +66,7 @@ class Family:
 
     `rounding`: the policy under which the outputs must equal the reference kernels'. `floats`: why layers run in
     float. `exception`: why the outputs differ from the reference kernels' on purpose; then they must be within
-    `steps` of `real`, the function of the real inputs.
+    `steps` of them, or of `real`, a function of the real inputs.
     """
 
     name: str

@@ -2,7 +2,7 @@
 
 Not among them: SUM, whose reference kernel reads int16 tensors as bytes, and REDUCE_PROD, which runs on real numbers
 here. Of fully connected layers LiteRT's kernels round with the whole multiplier, TensorFlow Lite Micro with 16 bits
-of it; the first is policy `single`.
+of it; the first is policy `litert`.
 """
 
 from __future__ import annotations
@@ -150,7 +150,7 @@ def transpose_conv(draw: Draw) -> bytes:
     return model.content(y)
 
 
-@family(12, rounding=Rounding.SINGLE)
+@family(12, rounding=Rounding.LITERT)
 def fully_connected(draw: Draw) -> bytes:
     model, x_quant, outputs = Flat(), activation(draw), draw.integer(2, 12)
     depth, lead = draw.pick(1, 7, 40, 700), draw.pick((1,), (3,), (1, 4))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import numpy as np
 
 from tests.conformance.family import Draw, family
@@ -17,11 +20,7 @@ def output_quant(draw: Draw, x: Quant, weight: Quant, depth: int) -> Quant:
     """A grid on which sums of `depth` products of the middling channel fill most of the range, or saturate."""
     step = float(np.median(weight.scales)) * x.scale
     spread = step * 74 * 74 * np.sqrt(depth) / 64
-    return Quant(float(np.float32(spread * 10 ** draw.rng.uniform(-0.7, 0.7))), draw.zero())
-
-
-def weight_quant(draw: Draw, outputs: int, axis: int = 0) -> Quant:
-    return draw.turn(draw.decades(outputs, axis), Quant(draw.scale(-3, -1)), draw.decades(outputs, axis))
+    return Quant(float(np.float32(spread * 10 ** draw.rng.uniform(-1.5, 1.5))), draw.zero())
 
 
 def bias(draw: Draw, model: Flat, x: Quant, weight: Quant, outputs: int) -> int:
@@ -37,17 +36,45 @@ def window(draw: Draw, extent: int) -> tuple[int, int]:
     return kernel, draw.integer(1, max(1, min(most, 2)))
 
 
-@family(30)
-def conv_2d(draw: Draw) -> bytes:
+@dataclass(frozen=True)
+class Weights:
+    """How a file stores weights: int8, packed int4, or uint8 with a zero point beside uint8 activations."""
+
+    kind: str = "INT8"
+
+    @property
+    def activations(self) -> str:
+        return "UINT8" if self.kind == "UINT8" else "INT8"
+
+    def shifted(self, quant: Quant) -> Quant:
+        """The grid of an activation."""
+        return Quant(quant.scale, quant.zero_point + 128) if self.kind == "UINT8" else quant
+
+    def quant(self, draw: Draw, outputs: int, axis: int = 0) -> Quant:
+        if self.kind == "UINT8":
+            return Quant(draw.scale(-3, -1), draw.turn(128, draw.integer(0, 255), draw.integer(1, 255)))
+        per_channel = draw.turn(True, False, True)
+        return draw.decades(outputs, axis) if per_channel else Quant(draw.scale(-3, -1))
+
+    def constant(self, draw: Draw, model: Flat, shape: Sequence[int], quant: Quant) -> int:
+        low, high = {"INT8": (-127, 127), "INT4": (-7, 7), "UINT8": (1 if draw.index % 2 else 0, 255)}[self.kind]
+        return model.constant(draw.rng.integers(low, high + 1, shape).astype(np.int16), quant, self.kind)
+
+
+INT8 = Weights()
+
+
+def conv(draw: Draw, weights: Weights = INT8) -> bytes:
     model, x_quant = Flat(), draw.quant()
-    shape = (draw.pick(1, 1, 2), draw.integer(1, 9), draw.integer(1, 9), draw.integer(1, 9))
-    outputs = draw.integer(1, 9)
+    groups = draw.pick(1, 1, 1, 2, 3) if weights.kind == "INT8" else 1
+    depth, outputs = draw.integer(1, 9 // groups), groups * draw.integer(1, 9 // groups)
+    shape = (draw.pick(1, 1, 2), draw.integer(1, 9), draw.integer(1, 9), groups * depth)
     (ky, dy), (kx, dx) = window(draw, shape[1]), window(draw, shape[2])
-    x = model.input(shape, x_quant)
-    w_quant = weight_quant(draw, outputs)
-    w = model.constant(draw.int8(outputs, ky, kx, shape[3], low=-127), w_quant)
+    x = model.input(shape, weights.shifted(x_quant), weights.activations)
+    w_quant = weights.quant(draw, outputs)
+    w = weights.constant(draw, model, (outputs, ky, kx, depth), w_quant)
     b = bias(draw, model, x_quant, w_quant, outputs)
-    y = model.tensor([], output_quant(draw, x_quant, w_quant, ky * kx * shape[3]))
+    y = model.tensor([], weights.shifted(output_quant(draw, x_quant, w_quant, ky * kx * depth)), weights.activations)
     model.operator(
         "CONV_2D", [x, w, b], [y], "Conv2DOptions", padding=draw.pick(SAME, VALID), strideW=draw.integer(1, 3),
         strideH=draw.integer(1, 3), dilationWFactor=dx, dilationHFactor=dy,
@@ -56,54 +83,58 @@ def conv_2d(draw: Draw) -> bytes:
     return model.content(y)
 
 
-@family(30)
-def depthwise_conv_2d(draw: Draw) -> bytes:
+def depthwise(draw: Draw, weights: Weights = INT8) -> bytes:
     model, x_quant = Flat(), draw.quant()
     shape = (1, draw.integer(1, 9), draw.integer(1, 9), draw.integer(1, 9))
     multiplier = draw.pick(1, 1, 2, 3)
     outputs = shape[3] * multiplier
     (ky, dy), (kx, dx) = window(draw, shape[1]), window(draw, shape[2])
-    x = model.input(shape, x_quant)
-    w_quant = weight_quant(draw, outputs, 3)
-    w = model.constant(draw.int8(1, ky, kx, outputs, low=-127), w_quant)
+    x = model.input(shape, weights.shifted(x_quant), weights.activations)
+    w_quant = weights.quant(draw, outputs, 3)
+    w = weights.constant(draw, model, (1, ky, kx, outputs), w_quant)
     b = bias(draw, model, x_quant, w_quant, outputs)
-    y = model.tensor([], output_quant(draw, x_quant, w_quant, ky * kx))
-    stride = draw.integer(1, 3)
+    y = model.tensor([], weights.shifted(output_quant(draw, x_quant, w_quant, ky * kx)), weights.activations)
     model.operator(
         "DEPTHWISE_CONV_2D", [x, w, b], [y], "DepthwiseConv2DOptions", padding=draw.pick(SAME, VALID),
-        strideW=stride, strideH=stride, depthMultiplier=multiplier, dilationWFactor=dx, dilationHFactor=dy,
-        fusedActivationFunction=draw.integer(0, ACTIVATIONS - 1),
+        strideW=draw.integer(1, 3), strideH=draw.integer(1, 3), depthMultiplier=multiplier, dilationWFactor=dx,
+        dilationHFactor=dy, fusedActivationFunction=draw.integer(0, ACTIVATIONS - 1),
     )  # fmt: skip
     return model.content(y)
 
 
-@family(20)
-def transpose_conv(draw: Draw) -> bytes:
+def transposed(draw: Draw, weights: Weights = INT8) -> bytes:
     model, x_quant = Flat(), draw.quant()
     shape = (1, draw.integer(1, 6), draw.integer(1, 6), draw.integer(1, 6))
-    outputs, kernel, stride = draw.integer(1, 6), (draw.integer(1, 4), draw.integer(1, 4)), draw.integer(1, 3)
+    outputs, kernel, stride = (
+        draw.integer(1, 6),
+        (draw.integer(1, 4), draw.integer(1, 4)),
+        (draw.integer(1, 3), draw.integer(1, 3)),
+    )
     padding = draw.pick(SAME, VALID)
-    spatial = [n * stride if padding == SAME else (n - 1) * stride + k for n, k in zip(shape[1:3], kernel, strict=True)]
-    x = model.input(shape, x_quant)
-    w_quant = weight_quant(draw, outputs)
-    w = model.constant(draw.int8(outputs, *kernel, shape[3], low=-127), w_quant)
+    sides = zip(shape[1:3], kernel, stride, strict=True)
+    spatial = [n * s if padding == SAME else (n - 1) * s + k for n, k, s in sides]
+    x = model.input(shape, weights.shifted(x_quant), weights.activations)
+    w_quant = weights.quant(draw, outputs)
+    w = weights.constant(draw, model, (outputs, *kernel, shape[3]), w_quant)
     size = model.constant([1, *spatial, outputs])
     inputs = [size, w, x, *([bias(draw, model, x_quant, w_quant, outputs)] if draw.integer(0, 1) else [])]
-    y = model.tensor([], output_quant(draw, x_quant, w_quant, kernel[0] * kernel[1] * shape[3]))
+    y = model.tensor(
+        [], weights.shifted(output_quant(draw, x_quant, w_quant, kernel[0] * kernel[1] * shape[3])), weights.activations
+    )
     model.operator(
-        "TRANSPOSE_CONV", inputs, [y], "TransposeConvOptions", padding=padding, strideW=stride, strideH=stride,
+        "TRANSPOSE_CONV", inputs, [y], "TransposeConvOptions", padding=padding, strideW=stride[1], strideH=stride[0],
         fusedActivationFunction=draw.integer(0, ACTIVATIONS - 1),
     )  # fmt: skip
     return model.content(y)
 
 
-def dense(draw: Draw, w_quant: Quant, outputs: int) -> bytes:
+def dense(draw: Draw, w_quant: Quant, outputs: int, weights: Weights = INT8) -> bytes:
     model, x_quant = Flat(), draw.quant()
     depth, lead = draw.integer(1, 40), draw.pick((1,), (3,), (1, 4), (2, 1, 3))
-    x = model.input((*lead, depth), x_quant)
-    w = model.constant(draw.int8(outputs, depth, low=-127), w_quant)
+    x = model.input((*lead, depth), weights.shifted(x_quant), weights.activations)
+    w = weights.constant(draw, model, (outputs, depth), w_quant)
     b = bias(draw, model, x_quant, w_quant, outputs) if draw.integer(0, 4) else -1
-    y = model.tensor([], output_quant(draw, x_quant, w_quant, depth))
+    y = model.tensor([], weights.shifted(output_quant(draw, x_quant, w_quant, depth)), weights.activations)
     model.operator(
         "FULLY_CONNECTED", [x, w, b], [y], "FullyConnectedOptions", keepNumDims=bool(draw.integer(0, 1)),
         fusedActivationFunction=draw.integer(0, ACTIVATIONS - 1),
@@ -111,10 +142,63 @@ def dense(draw: Draw, w_quant: Quant, outputs: int) -> bytes:
     return model.content(y)
 
 
+@family(30)
+def conv_2d(draw: Draw) -> bytes:
+    return conv(draw)
+
+
+@family(30)
+def depthwise_conv_2d(draw: Draw) -> bytes:
+    return depthwise(draw)
+
+
+@family(20)
+def transpose_conv(draw: Draw) -> bytes:
+    return transposed(draw)
+
+
+@family(12)
+def conv_2d_uint8(draw: Draw) -> bytes:
+    return conv(draw, Weights("UINT8"))
+
+
+@family(12)
+def depthwise_conv_2d_uint8(draw: Draw) -> bytes:
+    return depthwise(draw, Weights("UINT8"))
+
+
+@family(8)
+def transpose_conv_uint8(draw: Draw) -> bytes:
+    return transposed(draw, Weights("UINT8"))
+
+
+@family(16, rounding=Rounding.LITERT)
+def fully_connected_uint8(draw: Draw) -> bytes:
+    weights = Weights("UINT8")
+    return dense(draw, weights.quant(draw, 1), draw.integer(1, 12), weights)
+
+
+@family(10)
+def conv_2d_int4(draw: Draw) -> bytes:
+    return conv(draw, Weights("INT4"))
+
+
+@family(10)
+def depthwise_conv_2d_int4(draw: Draw) -> bytes:
+    return depthwise(draw, Weights("INT4"))
+
+
+@family(10, rounding=Rounding.LITERT)
+def fully_connected_int4(draw: Draw) -> bytes:
+    outputs = draw.integer(2, 12)
+    quant = draw.turn(draw.decades(outputs), Quant(draw.scale(-3, -1)))
+    return dense(draw, quant, outputs, Weights("INT4"))
+
+
 # LiteRT's kernel of fully connected layers rounds once; TensorFlow Lite Micro, the default policy, twice.
 
 
-@family(20, rounding=Rounding.SINGLE)
+@family(20, rounding=Rounding.LITERT)
 def fully_connected(draw: Draw) -> bytes:
     return dense(draw, Quant(draw.scale(-3, -1)), draw.integer(1, 12))
 

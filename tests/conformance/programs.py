@@ -59,7 +59,9 @@ class Job:
         return [(name, self.graph.tensors[name].type) for name in names]
 
 
-def run_all(jobs: Sequence[Job], folder: Path, *, compiler: str = "gcc", runner: Sequence[str] = ()) -> list[dict]:
+def run_all(
+    jobs: Sequence[Job], folder: Path, *, compiler: Sequence[str] = ("gcc",), runner: Sequence[str] = ()
+) -> list[dict]:
     """The outputs of each job's C, in the C's layout."""
     if not jobs:
         return []
@@ -86,17 +88,17 @@ def main_source(names: Sequence[str], jobs: Sequence[Job]) -> str:
     return "".join(parts) + f"\nint main(void)\n{{\n    return {calls};\n}}\n"
 
 
-def build(names: Sequence[str], folder: Path, compiler: str) -> None:
+def build(names: Sequence[str], folder: Path, compiler: Sequence[str]) -> None:
     """Compile two files at a time, then link."""
 
     def compiled(name: str) -> None:
         flags = FLAGS if name == "main" else (*FLAGS, *TRAPS)
-        subprocess.run([compiler, *flags, "-c", f"{name}.c", "-o", f"{name}.o"], cwd=folder, check=True)
+        subprocess.run([*compiler, *flags, "-c", f"{name}.c", "-o", f"{name}.o"], cwd=folder, check=True)
 
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(compiled, (*names, "main")))
     objects = [f"{name}.o" for name in (*names, "main")]
-    subprocess.run([compiler, *objects, "-lm", "-o", "program"], cwd=folder, check=True)
+    subprocess.run([*compiler, *objects, "-lm", "-o", "program"], cwd=folder, check=True)
 
 
 def _outputs(jobs: Sequence[Job], raw: bytes) -> list[dict]:

@@ -392,7 +392,7 @@ def test_quantization_aware_training_keeps_its_integers():
     assert passes.float_layers(graph) == ()
     first, *middle, last = symbols(graph)
     assert (first, last) == ("quantize_s8", "dequantize_s8")
-    assert [symbol.partition("_")[0] for symbol in middle] == ["conv", "depthwise", "copy"]
+    assert [symbol.partition("_")[0].removesuffix("3x3") for symbol in middle] == ["conv", "depthwise", "copy"]
     ours = run(graph, {graph.inputs[0]: entering(graph, x.numpy())})[graph.outputs[0]]
     assert np.abs(ours - net(x).detach().numpy()).max() <= 0.0201
 
@@ -517,6 +517,55 @@ def test_limits_before_the_first_quantization_are_on_integers():
     assert symbols(graph) == ["quantize_s8", "table_s8", "dequantize_s8"]
     x = np.linspace(-6, 6.71, 256, dtype=np.float32)[None]
     np.testing.assert_allclose(run(graph, {"x": x})["y"], onnx_outputs(whole, {"x": x})["y"], atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("kind", "shape", "weight"), [("MatMul", (4, 6), (6, 5)), ("Conv", (1, 2, 5, 6), (5, 2, 3, 3))]
+)
+def test_integer_products_are_layers(kind, shape, weight):
+    nodes = [
+        node("QuantizeLinear", "x,s,z", "q"),
+        helper.make_node(f"{kind}Integer", ["q", "w", "z"], ["sums"]),
+        helper.make_node("Cast", ["sums"], ["whole"], to=TensorProto.FLOAT),
+        helper.make_node("Mul", ["whole", "both"], ["f"]),
+        node("QuantizeLinear", "f,t,u", "g"),
+        node("DequantizeLinear", "g,t,u", "y"),
+    ]
+    random = np.random.default_rng(2)
+    integers = random.integers(-127, 128, weight).astype(np.int8)
+    both = SCALES["s"] * np.float32(0.004)
+    whole = model(nodes, {"x": (TensorProto.FLOAT, shape)}, {"y": TensorProto.FLOAT}, **SCALES, w=integers, both=both)
+    graph = passes.optimize(importers.load(whole))
+    assert passes.float_layers(graph) == ()
+    assert not [symbol for symbol in symbols(graph)[1:-1] if "f32" in symbol]
+    x = random.normal(size=shape).astype(np.float32)
+    ours = run(graph, {graph.inputs[0]: entering(graph, x)})[graph.outputs[0]]
+    theirs = onnx_outputs(whole, {"x": x})["y"]
+    permutation = graph.port(graph.outputs[0]).permutation or tuple(range(theirs.ndim))
+    assert np.abs(ours - theirs.transpose(permutation)).max() < 1.01 * SCALES["t"]
+
+
+def test_what_has_no_static_scales_is_named_all_together():
+    nodes = [
+        helper.make_node("DynamicQuantizeLinear", ["x"], ["q", "scale", "zero"]),
+        helper.make_node("MatMulInteger", ["q", "w", "zero"], ["i"]),
+        node("QuantizeLinear", "x,many,none", "blocks", axis=1, block_size=3),
+        node("MatMulNBits", "x,w", "bits", K=6, N=5),
+        helper.make_node("Concat", ["bits", "blocks", "i"], ["y"], axis=0),
+    ]
+    many = np.full((2, 2), 0.1, np.float32)
+    whole = model(
+        nodes,
+        {"x": (TensorProto.FLOAT, (2, 6))},
+        {"y": TensorProto.FLOAT},
+        w=WEIGHTS,
+        many=many,
+        none=many.astype(np.uint8),
+    )
+    with pytest.raises(UnsupportedError) as error:
+        importers.load(whole)
+    for text in ("dynamic quantization", "per channel or block", "MatMulNBits"):
+        assert text in str(error.value)
 
 
 def test_integers_are_not_computed_with():

@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 import torch
 
+from tests.ops import batch
 from tests.ops.native import assert_formatted, check, operands_of
-from toolchain.ir.types import QuantParams
+from toolchain.ir.types import DType, QuantParams
+from toolchain.ops.base import Body
 from toolchain.ops.pool import AvgPool, MaxPool
 
 QUANT = QuantParams((0.05,), -11)
@@ -86,7 +88,7 @@ def test_avg_pool_int8(clamp, include, rng):
 def test_a_clamp_without_effect_costs_nothing():
     quant = QuantParams((0.1,), -128)
     op = MaxPool((2, 2), (2, 2), ((0, 0), (0, 0)), (1, 1), (0.0, float("inf")))
-    (call,) = op.lower(operands_of(op, [np.zeros((1, 2, 2, 1), np.int8)], [quant, quant]))
+    (call,) = op.lower(operands_of(op, [np.zeros((1, 2, 2, 4), np.int8)], [quant, quant]))
     assert call.kernel.symbol == "maxpool_s8"
 
 
@@ -105,5 +107,32 @@ def test_kernels_are_laid_out_as_clang_format_does():
     pads = ((1, 1), (1, 1))
     ops = [AvgPool((2, 2), (2, 2), pads, include, (), c) for include in (False, True) for c in (None, (0.0, 1.0))]
     ops += [MaxPool((2, 2), (2, 2), pads, (1, 1), c) for c in (None, (0.0, 1.0))]
-    x = np.zeros((1, 4, 4, 2), np.float32)
+    x = np.zeros((1, 4, 4, 4), np.float32)
     assert_formatted([(op, [x], []) for op in ops] + [(op, [x.astype(np.int8)], [QUANT, QUANT]) for op in ops])
+
+
+def awkward(rng):
+    """(window, stride, padding, dilation, shape) where every window meets the picture."""
+    window, stride = ([int(n) for n in rng.integers(1, most, 2)] for most in (5, 4))
+    padding = tuple((int(rng.integers(0, k)), int(rng.integers(0, k))) for k in window)
+    sizes = [int(n) for n in rng.integers(5, 10, 2)]
+    shape = (int(rng.integers(1, 3)), *sizes, int(rng.choice([3, 4, 5, 8, 17, 34])))
+    return tuple(window), tuple(stride), padding, shape
+
+
+@pytest.mark.parametrize("body", [Body.PORTABLE, Body.DSP])
+def test_bodies_are_numpys_to_the_bit(body, tmp_path):
+    rng = np.random.default_rng(8)
+    cases = []
+    for number in range(24):
+        window, stride, padding, shape = awkward(rng)
+        clamp = (0.0, 3.0) if number % 3 == 0 else None
+        dilation = (1 + number % 2, 1 + number % 3 // 2)
+        inside = tuple((b, e + (k - 1) * (d - 1)) for (b, e), k, d in zip(padding, window, dilation, strict=True))
+        cases.append((MaxPool(window, stride, inside, dilation, clamp), shape))
+        cases.append((AvgPool(window, stride, padding, number % 2 == 0, (), clamp), shape))
+    cases += [(AvgPool((n, n), (n, n), ((0, 0), (0, 0))), (1, n, n, 20)) for n in (8, 15, 16)]
+    values = [rng.integers(-128, 128, shape).astype(np.int8) for _, shape in cases]
+    values[-2][:] = -128
+    some = [batch.Case(op, (x,), (QUANT, QUANT), DType.INT8) for (op, _), x in zip(cases, values, strict=True)]
+    batch.check(some, tmp_path, body=body)

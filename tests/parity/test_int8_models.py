@@ -13,7 +13,7 @@ from tests.importers.lite import Lite
 from toolchain.importers import load
 from toolchain.passes import optimize
 from toolchain.samples import Samples, feeds
-from toolchain.verify.compare import desktop_batch, interpret_batch
+from toolchain.verify.compare import interpret_batch
 
 pytestmark = pytest.mark.slow
 
@@ -45,17 +45,31 @@ def samples_for(name: str, shared: Path, rng: np.random.Generator) -> np.ndarray
     return rng.integers(-128, 128, (100, *shape)).astype(np.int8)
 
 
-@pytest.mark.parametrize("name", MODELS)
-def test_numbers_equal_litert(name: str, shared: Path, rng: np.random.Generator) -> None:
-    """All layers to the bit; fully connected ones round once on the desktop, so numpy does so here."""
+@pytest.mark.parametrize(
+    ("name", "rounding"),
+    [
+        ("kws_int8", "litert"),
+        ("ic_int8", "litert"),
+        ("vww_int8", "litert"),
+        ("ad_int8", "litert"),
+        ("ad_int8", "single"),
+    ],
+)
+def test_c_equals_litert(name: str, rounding: str, shared: Path, tmp_path: Path, rng: np.random.Generator) -> None:
+    """`ad` has only fully connected layers, which the reference kernels round once."""
     pytest.importorskip("tensorflow", reason="needs tensorflow")
     path = model_path(shared, name)
     x = samples_for(name, shared, rng)
+    assert len(x) == {"kws_int8": 500, "ic_int8": 500}.get(name, 100)
     reference = Lite(path.read_bytes())
     expected = np.stack([reference.run([sample[None]])[0] for sample in x])
-    graph = optimize(load(path))
-    found = desktop_batch(graph, feeds(graph, Samples("test", {"x": x})))[graph.outputs[0]]
-    assert np.array_equal(found, expected.reshape(found.shape))
+    out = tmp_path / name
+    result = toolchain.export(path, out=out, name=name, rounding=rounding, verify=False)
+    assert np.array_equal(result.run(x).reshape(expected.shape), expected)
+    assert result.manifest["options"]["rounding"] == rounding
+    assert f"Rounding policy {rounding}." in (out / "report.html").read_text()
+    header = (out / f"{name}.h").read_text()
+    assert f'(policy "{rounding}"' in header
 
 
 def test_kws_keeps_its_accuracy(shared: Path, tmp_path: Path) -> None:

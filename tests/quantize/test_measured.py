@@ -17,7 +17,7 @@ from toolchain.ir.types import DType
 from toolchain.ops.conv import Conv
 from toolchain.ops.elementwise import Binary
 from toolchain.passes import optimize
-from toolchain.quantize import ACCOUNTED, quantize, scale_mismatch
+from toolchain.quantize import ACCOUNTED, QuantizationReport, quantize, scale_mismatch
 from toolchain.quantize.assign import Choices
 from toolchain.quantize.feedback import round_weights
 from toolchain.quantize.integers import Trial, integers, trial_count
@@ -100,17 +100,29 @@ def test_the_fewest_layers_move_until_the_bar_is_met() -> None:
     assert report.mixed.moves[0] == (ranked[0].origin, "scales per channel")
 
 
-def test_layers_move_to_float_where_scales_do_not_help() -> None:
+def needed(mode: str, gain: float) -> tuple[Graph, QuantizationReport]:
+    """A graph so many dB better than per-channel scales give in a mode."""
     graph = small()
     batch = blocks.noise(graph, 24)
-    _, report = quantize(graph, batch, Options("net", "int8", per_channel=True))
+    made, report = quantize(graph, batch, Options("net", mode, per_channel=True, **OFF))
     assert report.mixed is None
-    trial = Trial(graph, batch, Rounding.TFLM)
-    made, _ = quantize(graph, batch, Options("net", "int8", per_channel=True))
-    made, report = quantize(graph, batch, Options("net", "int8", per_channel=True, min_sqnr=trial.decibels(made) + 0.5))
+    bar = Trial(graph, batch, Rounding.TFLM).decibels(made) + gain
+    return quantize(graph, batch, Options("net", mode, per_channel=True, min_sqnr=bar, **OFF))
+
+
+def test_outputs_move_to_16_bits_where_scales_do_not_help() -> None:
+    made, report = needed("int8", 0.1)
+    assert [move for _, move in report.mixed.moves] == ["16-bit output"]
+    assert report.fallbacks == ()
+    assert any(tensor.type.dtype is DType.INT16 for tensor in made.tensors.values())
+
+
+def test_layers_move_to_float_where_nothing_else_helps() -> None:
+    made, report = needed("int16x8", 0.5)
     assert [move for _, move in report.mixed.moves] == ["float"]
-    assert any(reason == "it needs float to meet the bar" for _, reason in report.fallbacks)
-    assert sum(isinstance(n.op, Conv) and made.tensors[n.outputs[0]].type.quant is None for n in made.nodes) <= 1
+    assert [reason for _, reason in report.fallbacks] == ["it needs float to meet the bar"]
+    floats = [n for n in made.nodes if isinstance(n.op, Conv) and made.tensors[n.outputs[0]].type.quant is None]
+    assert len(floats) == 1
 
 
 def test_a_bar_that_cannot_be_met_fails() -> None:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from toolchain import fixedpoint
 from toolchain.ir.types import Array, DType, TensorType
-from toolchain.ops.base import Call, Field, Kernel, Op, Operands, QuantRule, only_quant, operator
+from toolchain.ops.base import Bodies, Call, Field, Kernel, Op, Operands, QuantRule, bodies, only_quant, operator
 from toolchain.ops.broadcast import Walk, walk
 from toolchain.ops.integer import leading_zeros, reciprocal
 from toolchain.ops.overlap import elementwise
+from toolchain.ops.weighted import weighted_sum
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -194,10 +195,29 @@ class Binary(Op):
             ("left_shift", _left_shift(self.kind, a.dtype)),
         )
         name = SHORT.get(self.kind, self.kind) + ("_clamped" if self.clamp is not None and not a.quant else "")
+        alike = len({a.elements, b.elements, operands.outputs[0].type.elements}) == 1
+        if alike and self.kind in ("add", "sub") and a.quant and a.dtype is DType.INT8:
+            return (self._weighted(name, operands, variant, record),)
         if self.coarse and a.quant:
             name += "_coarse"
         helpers = self._helpers(a)
         return (_pairwise(name, operands, variant, helpers, record, swap),)
+
+    def _weighted(
+        self, name: str, operands: Operands, variant: tuple[tuple[str, Any], ...], record: dict[str, Field]
+    ) -> Call:
+        """The sum of two int8 tensors of one size, with a body for DSP instructions where it is a weighted sum."""
+        operand = np.arange(-128, 128, dtype=np.int8)
+        (table,) = self.reference_int(operands, operand[:, None], operand[None])
+        a, b, y = (only_quant(tensor)[0] for tensor in (*operands.inputs, operands.outputs[0]))
+        found = weighted_sum(table, a / y, b / y if self.kind == "add" else -b / y)
+        helpers = self._helpers(operands.inputs[0].type)
+        if found is None:
+            return _pairwise(f"{name}_stepwise", operands, variant, helpers, record)
+        fields = {key: bodies(value, None) for key, value in record.items() if not isinstance(value, Bodies)}
+        fields |= {key: bodies(None, value) for key, value in asdict(found).items()}
+        helpers = (*helpers, "four_bytes", "weighted_sums")
+        return _pairwise(name, operands, (*variant, ("weighted", True)), helpers, dict(fields))
 
     def _limits(self) -> dict[str, Field]:
         return {} if self.clamp is None else {"low": float(self.clamp[0]), "high": float(self.clamp[1])}
@@ -292,7 +312,7 @@ def _pairwise(
     layout = steps.layout
     if layout == "broadcast":
         helpers = (*helpers, "strided_offset")
-    full = (("type", x.dtype.c), ("y_type", y.dtype.c), ("layout", layout), *variant)
+    full = (("weighted", False), ("type", x.dtype.c), ("y_type", y.dtype.c), ("layout", layout), *variant)
     suffix = {"same": "", "broadcast": "_nd"}.get(layout, f"_{layout}")
     kernel = Kernel("binary", "binary", f"{name}{suffix}_{x.dtype.short}", full, helpers)
     in_order = {"same": 2, "broadcast": 0}.get(layout, 1)

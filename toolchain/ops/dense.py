@@ -55,8 +55,8 @@ def dense_call(operands: Operands, clamp: Clamp | None, spec: LinearSpec | None)
     inputs = weight.size // outputs
     x, y = operands.inputs[0].type, operands.outputs[0].type
     rows = x.elements // inputs
-    if spec is not None and spec.wide:
-        return _wide_call(operands, clamp, spec, rows)
+    if spec is not None and (spec.wide or (spec.rescale == "requantize_once" and spec.dtype is DType.INT8)):
+        return _general_call(operands, clamp, spec, rows)
     if rows > 1:
         return patch_call(operands, clamp, spec, _row_of_pixels(rows, inputs, outputs), np.arange(rows))
     variant, fields = linear_call_parts(operands, clamp, weight, spec, padded=False)
@@ -97,8 +97,8 @@ def _int8_call(
     return Call(kernel, fields_of_bodies(portable, dsp, mve), scratch=scratch, overlaps=(overlap,))
 
 
-def _wide_call(operands: Operands, clamp: Clamp | None, spec: LinearSpec, rows: int) -> Call:
-    """Weights of more than 8 bits: the general convolution, of 1 x 1."""
+def _general_call(operands: Operands, clamp: Clamp | None, spec: LinearSpec, rows: int) -> Call:
+    """Weights of more than 8 bits, or int8 sums rounded once beside others: the general convolution, of 1 x 1."""
     x, y = operands.inputs[0].type, operands.outputs[0].type
     outputs = len(spec.weight)
     inputs = spec.weight.size // outputs

@@ -147,5 +147,5 @@ def _planes_kernel(kernel: Kernel, spec: LinearSpec) -> Kernel:
     }
     words = ("depthwise3x3", *(("relu",) if rectified else ()), *(("channels",) if spec.per_channel else ()), "s8")
     blocks = "depthwise_blocks" if rectified else "depthwise_clamped_blocks"
-    helpers = (*kernel.helpers, "int16_pairs", "depthwise_planes", "depthwise_taps", blocks)
+    helpers = (*kernel.helpers, "four_bytes", "int16_pairs", "depthwise_planes", "depthwise_taps", blocks)
     return replace(kernel, symbol="_".join(words), variant=tuple(facts.items()), helpers=helpers)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from toolchain.fixedpoint import round_half_away
+from toolchain.fixedpoint import round_half_away, rounding_divide_by_pot
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -103,3 +103,55 @@ def sigmoid_or_tanh(kind: str, q: Array, scale: float) -> Array:
         return np.where(x >= 0, between + (1 << 9), (1 << 25) - between + (1 << 9) - 1) >> 10
     between = np.where(np.abs(x) >> bits >= 255, 0xFFFF << 8, between) - (1 << 23)
     return np.where(x >= 0, between + (1 << 7), -between + (1 << 7) - 1) >> 8
+
+
+_FACTORS = (25520, 19875, 12055, 4435, 600, 11, 0)
+"""exp(-1/4), exp(-1/2), exp(-1), ..., exp(-16) in Q0.15."""
+
+
+def mul_q15(a: Any, b: Any) -> Array:
+    """The product of two numbers in Q0.15, int64 (gemmlowp SaturatingRoundingDoublingHighMul on int16)."""
+    product = np.asarray(a, np.int64) * np.asarray(b, np.int64)
+    return np.asarray(np.minimum((product + (1 << 14)) >> 15, HIGHEST))
+
+
+def _saturated(value: Any) -> Array:
+    return np.asarray(np.clip(value, LOWEST, HIGHEST))
+
+
+def exp_q15(value: Array, bits: int) -> Array:
+    """Return exp(value) in Q0.15 for value <= 0 in int16 with `bits` integer bits (exp_on_negative_values)."""
+    quarter = 1 << (13 - bits)
+    part = (value & (quarter - 1)) - quarter
+    x = part * (1 << bits) + (1 << 12)
+    x2 = mul_q15(x, x)
+    tail = mul_q15(rounding_divide_by_pot(mul_q15(x2, x2), 2) + mul_q15(x2, x), 10923) + x2
+    result = _saturated(28918 + mul_q15(28918, x + rounding_divide_by_pot(tail, 1)))
+    for index, factor in enumerate(_FACTORS[: bits + 2]):
+        result = np.where((part - value) & (quarter << index), mul_q15(result, factor), result)
+    if bits > 5:
+        result = np.where(value < -(1 << (20 - bits)), 0, result)
+    return np.where(value == 0, HIGHEST, result)
+
+
+def _two_over_one_plus(fraction: Array) -> Array:
+    """2 / (1 + fraction) in Q2.13 for a fraction of Q0.15: three Newton-Raphson steps."""
+    half = (fraction + (1 << 15)) >> 1
+    x = 23130 + mul_q15(half, -15420)
+    for _ in range(3):
+        x = x + _saturated(mul_q15(x, (1 << 13) - mul_q15(half, x)) * 4)
+    return np.asarray(x)
+
+
+def sigmoid_q15(value: Any) -> Array:
+    """1 / (1 + exp(-value)) in Q0.15 for int16 with 3 integer bits (gemmlowp logistic)."""
+    wide = np.asarray(value, np.int64)
+    above = _saturated(_two_over_one_plus(exp_q15(-np.abs(wide), 3)) * 2)
+    return np.where(wide == 0, 1 << 14, np.where(wide > 0, above, HIGHEST - above))
+
+
+def tanh_q15(value: Any, bits: int) -> Array:
+    """Return tanh(value) in Q0.15 for int16 with `bits` integer bits (gemmlowp tanh)."""
+    wide = np.asarray(value, np.int64)
+    size = _saturated((_two_over_one_plus(exp_q15(-np.abs(wide), bits + 1)) - (1 << 13)) * 4)
+    return np.asarray(np.sign(wide) * size)

@@ -144,7 +144,8 @@ def linear_spec(operands: Operands, clamp: Clamp | None, *, single_product: bool
 
     `single_product`: input scale times weight scale in float32, as TensorFlow Lite does for fully connected layers
     with one weight scale (GetQuantizedConvolutionMultipler); elsewhere in float64. These layers are also the ones
-    whose int16 sums its desktop kernels rescale with all bits of the multiplier: policy `single` does so.
+    whose sums its desktop kernels round once, with all bits of the multiplier: so do policy `litert` and, of int16
+    sums, `single`.
     """
     x, weight, bias = operands.inputs[:3]
     y = operands.outputs[0]
@@ -158,13 +159,20 @@ def linear_spec(operands: Operands, clamp: Clamp | None, *, single_product: bool
     if _magnitude(weights, biases, dtype) >= 1 << ACCUMULATOR_BITS[dtype]:
         bits = 1 + ACCUMULATOR_BITS[dtype]
         raise InputError(f"{weight.name}: sums of its products may not fit {bits} bits; export this model as float32")
-    if biases.dtype == np.int64 and shift.max(initial=0) > LARGEST_SHIFT:
+    rescale = _rescale(operands.rounding, dtype, long_bias=biases.dtype == np.int64, single_product=single_product)
+    if rescale in {"requantize_once", "requantize_wide"} and shift.max(initial=0) > LARGEST_SHIFT:
         raise InputError(f"{y.name}: an output scale far below input scale times weight scale, expected a larger one")
-    rescale = "requantize" if dtype is DType.INT8 else "requantize_narrow"
-    if biases.dtype == np.int64:
-        whole = single_product and operands.rounding is Rounding.SINGLE
-        rescale = "requantize_once" if whole else "requantize_wide"
     return LinearSpec(weights, biases, multiplier, shift, *zeros, low, high, operands.rounding, dtype, rescale)
+
+
+def _rescale(rounding: Rounding, dtype: DType, *, long_bias: bool, single_product: bool) -> str:
+    """The helper that makes outputs of sums; LiteRT's fully connected layers round once."""
+    once = rounding is Rounding.LITERT or (rounding is Rounding.SINGLE and long_bias)
+    if single_product and once:
+        return "requantize_once"
+    if long_bias:
+        return "requantize_wide"
+    return "requantize" if dtype is DType.INT8 else "requantize_narrow"
 
 
 def _check(x: Tensor, y: Tensor, zeros: tuple[int, int]) -> None:
@@ -230,7 +238,7 @@ def linear_kernel(
     if variant["float"]:
         outer: tuple[str, ...] = ("clamp_f32",) if variant["clamped"] else ()
     else:
-        narrow = ("requantize",) if variant["narrow"] else ()
+        narrow = ("requantize",) if variant["rescale"] == "requantize_narrow" else ()
         outer = (*narrow, variant["rescale"], f"clamp_{short}")
     symbol, facts = f"{macro}{flags}_{short}", tuple(variant.items())
     if not dsp and not mve:
@@ -252,6 +260,7 @@ _WORDS = {
     "per_channel": "channels",
     "narrow": "b32",
     "once": "once",
+    "once32": "once32",
 }
 
 
@@ -266,7 +275,7 @@ def linear_call_parts(
         flags = {"float": True, "clamped": clamp is not None, **dict.fromkeys(("wide", "offset", "per_channel"), False)}
         types = {"type": "float", "weight": "float", "bias": "float", "sum": "float", "short": "f32"}
         record: dict[str, Plain] = {"weight": Constant(weight), "bias": Constant(constant(operands.inputs[2]))}
-        return {**types, "rescale": "", **flags, "narrow": False, "once": False}, record | limits
+        return {**types, "rescale": "", **flags, **dict.fromkeys(("narrow", "once", "once32"), False)}, record | limits
     offset = spec.wide or (padded and spec.zero_x != 0)
     return _integer_variant(spec, offset=offset), spec.record(weight, offset=offset)
 
@@ -277,7 +286,8 @@ def _integer_variant(spec: LinearSpec, *, offset: bool) -> dict[str, Any]:
     types = {"type": spec.dtype.c, "weight": "int16_t" if spec.wide else "int8_t", "bias": f"{spec.bias.dtype.name}_t"}
     types |= {"sum": "int64_t" if long else "int32_t", "short": spec.dtype.short, "rescale": spec.rescale}
     flags = {"float": False, "clamped": False, "wide": spec.wide, "offset": offset, "per_channel": spec.per_channel}
-    return {**types, **flags, "narrow": spec.rescale.endswith("narrow"), "once": spec.rescale.endswith("once")}
+    once, narrow = spec.rescale == "requantize_once", long and spec.bias.dtype == np.int32
+    return {**types, **flags, "narrow": narrow and not once, "once": once and not narrow, "once32": once and narrow}
 
 
 def integer_spec(operands: Operands, clamp: Clamp | None, *, single_product: bool = False) -> LinearSpec | None:

@@ -5,6 +5,7 @@ The int8 average is TensorFlow Lite's: the integer sum over the count, halves aw
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from itertools import product
 from typing import TYPE_CHECKING, Any
@@ -94,8 +95,19 @@ def _type_limits(dtype: DType) -> tuple[float, float]:
     return (-FLOAT_MAX, FLOAT_MAX) if dtype is DType.FLOAT32 else dtype.limits
 
 
+MOST_SUMMED = 255
+"""int8 values whose sum fits int16."""
+BYTES = 4
+"""Channels that cores with DSP instructions take at a time."""
+
+
+BODY_HELPERS = {"pairs": ("four_bytes", "int16_pairs", "window_sums"), "quads": ("four_bytes", "larger_bytes")}
+"""What bodies for DSP instructions call."""
+
+
 def _kernel(macro: str, name: str, y: Tensor, *, clamped: bool, **variant: Any) -> Kernel:
     dtype = y.type.dtype
+    body = next((flag for flag in BODY_HELPERS if variant.get(flag)), None)
     suffix = "_clamped" if clamped and name != "avgpool_padded" else ""
     facts = {
         "type": dtype.c,
@@ -104,7 +116,8 @@ def _kernel(macro: str, name: str, y: Tensor, *, clamped: bool, **variant: Any) 
         "clamped": clamped,
         **variant,
     }
-    return Kernel("pool", macro, f"{name}{suffix}_{dtype.short}", tuple(facts.items()))
+    symbol = f"{name}{suffix}{'_any' if dtype is DType.INT8 and not body else ''}_{dtype.short}"
+    return Kernel("pool", macro, symbol, tuple(facts.items()), BODY_HELPERS[body] if body else ())
 
 
 def _limit_fields(limits: tuple[float, float] | None) -> dict[str, Field]:
@@ -156,7 +169,9 @@ class MaxPool(Op):
         limits = clamp_limits(self.clamp, y)
         record = self._windows().record(x.type, y.type) | _limit_fields(limits)
         overlap = by_pixel(self._windows().first_pixels(x.type), x.type, y.type, writes_first=True)
-        return (Call(_kernel("maxpool", "maxpool", y, clamped=limits is not None), record, overlaps=(overlap,)),)
+        quads = y.type.dtype is DType.INT8 and y.type.shape[-1] >= BYTES
+        kernel = _kernel("maxpool", "maxpool", y, clamped=limits is not None, quads=quads)
+        return (Call(kernel, record, overlaps=(overlap,)),)
 
 
 @operator("pool")
@@ -233,13 +248,19 @@ class AvgPool(Op):
         pixels = self._windows().first_pixels(x.type)
         whole = macro == "avgpool"
         overlap = by_pixel(pixels, x.type, y.type, writes_first=True) if whole else by_lanes(pixels, x.type)
-        kernel = _kernel(macro, "avgpool", y, clamped=limits is not None, padded=False)
+        pairs = self._sums_pairs(x.type)
+        kernel = _kernel(macro, "avgpool", y, clamped=limits is not None, padded=False, pairs=pairs)
         if self.counted:
             record |= self._counted_fields()
-            kernel = _kernel(macro, "avgpool_padded", y, clamped=True, padded=True)
+            kernel = _kernel(macro, "avgpool_padded", y, clamped=True, padded=True, pairs=pairs)
             if macro == "avgpool_int":
                 record["zero_point"] = only_quant(y)[1]
         return (Call(kernel, record, overlaps=(overlap,)),)
+
+    def _sums_pairs(self, x: TensorType) -> bool:
+        """Whether sums over windows fit int16 and four channels are read at a time."""
+        inside = math.prod(min(*sizes) for sizes in zip(self.window, x.shape[1:-1], strict=True))
+        return x.dtype is DType.INT8 and inside <= MOST_SUMMED and x.shape[-1] >= BYTES
 
     def _counted_fields(self) -> dict[str, Field]:
         (top, bottom), (left, right) = ((0, 0), *self.counted)[-2:]

@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from toolchain.config import CalibrationMethod
+from toolchain.ir.types import DType
 from toolchain.quantize.account import account
 from toolchain.quantize.assign import Choices
 from toolchain.quantize.auto import choose_ranges
@@ -20,7 +21,7 @@ from toolchain.quantize.mixed import Goal, Search, noise_goal
 from toolchain.quantize.noise import spread
 from toolchain.quantize.observe import Observer, check_samples, observe
 from toolchain.quantize.prepare import Prepare
-from toolchain.quantize.report import QuantizationReport, Technique, TensorRange, inherited
+from toolchain.quantize.report import QuantizationReport, Technique, TensorRange, inherited, tensor_range
 from toolchain.quantize.suspicion import scale_mismatch, suspicions
 
 if TYPE_CHECKING:
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from toolchain.ir.graph import Graph
     from toolchain.ir.types import Array
 
+ACTIVATIONS = {"int8": DType.INT8, "int16x8": DType.INT16}
+"""The type of activations in each mode."""
 ACCOUNTED = 8
 """Trial samples that the account of all layers is made on."""
 LAYER_MACS = 1_000_000_000
@@ -49,14 +52,14 @@ def quantize(
     progress: Progress | None = None,
     goal: Goal | None = None,
 ) -> tuple[Graph, QuantizationReport]:
-    """The graph on int8 and what was decided. `samples`: {graph input: array (samples, *tensor shape)}.
+    """The graph on integers and what was decided. `samples`: {graph input: array (samples, *tensor shape)}.
 
     With a goal (`min_sqnr` is one) layers move to more precision until it is met. Raises InputError for samples that
     cannot be used, CheckFailedError for a goal that cannot be met.
     """
     progress = progress or _silent
     count = check_samples(graph, samples)
-    choices = Choices(options.io or "float32", options.per_channel)
+    choices = Choices(options.io or "float32", ACTIVATIONS[options.quantize], options.per_channel)
     trial = Trial(graph, samples, options.rounding)
     source, techniques = prepared(graph, samples, options, choices, trial, progress)
     observers = observe(source, samples, functools.partial(progress, "calibrate"))
@@ -82,11 +85,6 @@ def _silent(stage: str, done: int, total: int) -> None:
     del stage, done, total
 
 
-def wanted(choice: bool | None, options: Options) -> bool:
-    """Whether a technique is asked for: by default where weights have one scale per tensor."""
-    return not options.per_channel if choice is None else choice
-
-
 def prepared(
     graph: Graph,
     samples: Mapping[str, Array],
@@ -96,12 +94,12 @@ def prepared(
     progress: Progress,
 ) -> tuple[Graph, tuple[Technique, ...]]:
     """The float graph after equalization and bias absorption, as far as they are asked for and help."""
-    if not (wanted(options.equalize, options) or wanted(options.absorb_bias, options)):
+    if not (options.equalize or options.absorb_bias):
         return graph, ()
     prepare = Prepare(graph, samples, choices, trial)
-    if wanted(options.equalize, options):
+    if options.equalize:
         prepare.equalize(functools.partial(progress, "equalize"))
-    if wanted(options.absorb_bias, options):
+    if options.absorb_bias:
         prepare.absorb()
     return prepare.graph, tuple(prepare.techniques)
 
@@ -133,7 +131,7 @@ def improved(
     if options.optimize_weights:
         step = functools.partial(progress, "optimize weights")
         changes.append(("weight rounding", lambda now, few: round_weights(now, few, options.rounding, step)))
-    if wanted(options.bias_correction, options):
+    if options.bias_correction:
         progress("correct biases", 0, 0)
         changes.append(("bias correction", lambda now, few: correct_biases(now, few, options.rounding)))
     notes = []
@@ -159,9 +157,9 @@ def _report(
 ) -> QuantizationReport:
     assignment = made.assignment
     tensors = tuple(
-        TensorRange(name, (seen.low, seen.high), assignment.ranges[name], params.scale[0], params.zero_point)
+        tensor_range(name, (seen.low, seen.high), made.graph.tensors[made.forms[name]].type)
         for name, seen in observers.items()
-        for params in (assignment.params[name],)
+        if name in made.forms
     )
     nodes = made.source.nodes
     fallbacks = tuple((nodes[index].origin, reason) for index, reason in sorted(assignment.float_nodes.items()))

@@ -1,27 +1,30 @@
-"""Which nodes run on integers, and which parameters each int8 activation gets."""
+"""Which nodes run on integers, of which type, and which parameters each activation gets."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from toolchain.ir.types import DType, QuantParams
 from toolchain.ops.base import QuantRule
-from toolchain.quantize.parameters import affine, quantized_constant, quantized_weights, with_params
+from toolchain.quantize.parameters import covering, quantized_constant, quantized_weights, with_params
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable
 
     from toolchain.ir.graph import Graph, Node, Tensor
     from toolchain.quantize.methods import Range
 
 
+Params = Mapping[DType, Mapping[str, QuantParams]]
+
+
 @dataclass(frozen=True, slots=True)
 class Assignment:
-    """`params` and `ranges` per activation (as if all were int8), the nodes that stay float with the reason."""
+    """Per type of integers the `params` of all activations, and the nodes that stay float with the reason."""
 
-    params: Mapping[str, QuantParams]
-    ranges: Mapping[str, Range]
+    params: Params
     float_nodes: Mapping[int, str]
 
 
@@ -30,13 +33,26 @@ class Choices:
     """What is decided before the numbers: the type of the ends, and what runs how (nodes by index).
 
     `per_channel`: all layers have one weight scale per output, else those of `channel_nodes`. `float_nodes`: nodes
-    that shall run in float, with the reason.
+    that shall run in float, with the reason. Integers are `dtype`, those of `wide_nodes` int16.
     """
 
     io: str = "float32"
+    dtype: DType = DType.INT8
     per_channel: bool = False
     channel_nodes: frozenset[int] = frozenset()
+    wide_nodes: frozenset[int] = frozenset()
+    wide_layers: frozenset[int] = frozenset()
+    """The layers for whose outputs nodes are wide."""
     float_nodes: Mapping[int, str] = field(default_factory=dict)
+
+    @property
+    def dtypes(self) -> tuple[DType, ...]:
+        """The types of integers that occur."""
+        return tuple({self.dtype, DType.INT16} if self.wide_nodes else {self.dtype})
+
+    def of(self, index: int) -> DType:
+        """The type of the integers that a node runs on."""
+        return DType.INT16 if index in self.wide_nodes else self.dtype
 
     def by_channel(self, index: int) -> bool:
         """Whether a layer has one weight scale per output."""
@@ -51,11 +67,11 @@ def assign(graph: Graph, ranges: Mapping[str, Range], choices: Choices) -> Assig
     """
     float_nodes: dict[int, str] = dict(choices.float_nodes)
     while True:
-        params = _params(graph, ranges, float_nodes)
+        params = {dtype: _params(graph, ranges, float_nodes, choices, dtype) for dtype in choices.dtypes}
         found = _fallbacks(graph, params, float_nodes, choices)
         found = found or _stranded(graph, float_nodes, choices.io)
         if not found:
-            return Assignment(params, {name: represented(params[name]) for name in ranges}, float_nodes)
+            return Assignment(params, float_nodes)
         float_nodes.update(found)
 
 
@@ -72,8 +88,9 @@ def touches_reals(graph: Graph, node: Node) -> bool:
 class Sharing:
     """Classes of activations with one set of parameters. `owners` are those that add their range to the class."""
 
-    def __init__(self, graph: Graph, names: Iterable[str]) -> None:
+    def __init__(self, graph: Graph, names: Iterable[str], dtype: DType) -> None:
         self.graph = graph
+        self.dtype = dtype
         self.root = {name: name for name in names}
         self.owners = dict.fromkeys(self.root)
         self.fixed: dict[str, QuantParams] = {}
@@ -97,7 +114,7 @@ class Sharing:
             for name in filter(self._costs_nothing, node.inputs):
                 self.root[self.find(name)] = self.find(outputs[0])
         elif rule is QuantRule.FIXED:
-            self.fixed.update((name, node.op.fixed_quant(DType.INT8)) for name in outputs)
+            self.fixed.update((name, node.op.fixed_quant(self.dtype)) for name in outputs)
 
     def _costs_nothing(self, name: str) -> bool:
         """Whether one node alone reads the tensor, and its parameters are free."""
@@ -111,13 +128,18 @@ class Sharing:
         for name in self.owners:
             low, high = covered.get(self.find(name), ranges[name])
             covered[self.find(name)] = min(low, ranges[name][0]), max(high, ranges[name][1])
-        return {name: self.fixed.get(self.find(name)) or affine(*covered[self.find(name)]) for name in self.root}
+        return {
+            name: self.fixed.get(self.find(name)) or covering(self.dtype, *covered[self.find(name)])
+            for name in self.root
+        }
 
 
-def _params(graph: Graph, ranges: Mapping[str, Range], float_nodes: Mapping[int, str]) -> dict[str, QuantParams]:
-    sharing = Sharing(graph, ranges)
+def _params(
+    graph: Graph, ranges: Mapping[str, Range], float_nodes: Mapping[int, str], choices: Choices, dtype: DType
+) -> dict[str, QuantParams]:
+    sharing = Sharing(graph, ranges, dtype)
     for index, node in enumerate(graph.nodes):
-        if index not in float_nodes and touches_reals(graph, node):
+        if index not in float_nodes and choices.of(index) is dtype and touches_reals(graph, node):
             sharing.apply(node)
     return sharing.params(ranges)
 
@@ -140,26 +162,21 @@ def _stranded(graph: Graph, float_nodes: Mapping[int, str], io: str) -> dict[int
     }
 
 
-def represented(params: QuantParams) -> Range:
-    """The real values of -128 and 127."""
-    low, high = ((limit - params.zero_point) * params.scale[0] for limit in DType.INT8.limits)
-    return low, high
-
-
-def _fallbacks(
-    graph: Graph, params: Mapping[str, QuantParams], known: Mapping[int, str], choices: Choices
-) -> dict[int, str]:
+def _fallbacks(graph: Graph, params: Params, known: Mapping[int, str], choices: Choices) -> dict[int, str]:
     found = {}
     for index, node in enumerate(graph.nodes):
         if index not in known and touches_reals(graph, node):
-            reason = _reason(graph, node, params, per_channel=choices.by_channel(index))
+            dtype = choices.of(index)
+            reason = _reason(graph, node, params[dtype], dtype, per_channel=choices.by_channel(index))
             if reason is not None:
                 found[index] = reason
     return found
 
 
-def _reason(graph: Graph, node: Node, params: Mapping[str, QuantParams], *, per_channel: bool) -> str | None:
-    """Why the node does not run on int8, or None."""
+def _reason(
+    graph: Graph, node: Node, params: Mapping[str, QuantParams], dtype: DType, *, per_channel: bool
+) -> str | None:
+    """Why the node does not run on integers, or None."""
     op = node.op
     if op.quant_rule is QuantRule.FLOAT:
         return op.has_integer_form(graph.operands(node.inputs), graph.operands(node.outputs)) or "no integer form"
@@ -170,11 +187,11 @@ def _reason(graph: Graph, node: Node, params: Mapping[str, QuantParams], *, per_
         return "its output is not a real quantity"
     if op.weight is None and not any(name in params for name in node.inputs) and node.inputs:
         return "it reads no float activation"
-    inputs = integer_inputs(graph, node, params, per_channel=per_channel)
+    inputs = integer_inputs(graph, node, params, dtype, per_channel=per_channel)
     if op.quant_rule is QuantRule.SHARED:
         inputs = tuple(_rescaled(tensor, params[node.outputs[0]]) for tensor in inputs)
-    outputs = tuple(as_int8(tensor, params) for tensor in graph.operands(node.outputs))
-    return op.has_integer_form(inputs, outputs)
+    outputs = tuple(as_integers(tensor, params, dtype) for tensor in graph.operands(node.outputs))
+    return op.has_integer_form(inputs, outputs, dtype)
 
 
 def _rescaled(tensor: Tensor, quant: QuantParams) -> Tensor:
@@ -184,36 +201,36 @@ def _rescaled(tensor: Tensor, quant: QuantParams) -> Tensor:
     return replace(tensor, type=replace(tensor.type, quant=quant))
 
 
-def as_int8(tensor: Tensor, params: Mapping[str, QuantParams]) -> Tensor:
-    """An activation with its int8 type (integers and booleans as they are)."""
+def as_integers(tensor: Tensor, params: Mapping[str, QuantParams], dtype: DType) -> Tensor:
+    """An activation with its integer type (integers and booleans as they are)."""
     if not is_real(tensor):
         return tensor
-    return replace(tensor, type=replace(tensor.type, dtype=DType.INT8, quant=params[tensor.name]))
+    return replace(tensor, type=replace(tensor.type, dtype=dtype, quant=params[tensor.name]))
 
 
 def integer_inputs(
-    graph: Graph, node: Node, params: Mapping[str, QuantParams], *, per_channel: bool
+    graph: Graph, node: Node, params: Mapping[str, QuantParams], dtype: DType, *, per_channel: bool
 ) -> tuple[Tensor, ...]:
-    """The node's inputs as its integer form reads them: int8 activations, quantized weights, bias and constants."""
+    """The node's inputs as its integer form reads them: activations, quantized weights, bias and constants."""
     op = node.op
     tensors = list(graph.operands(node.inputs))
-    result = [as_int8(t, params) if t.data is None else t for t in tensors]
+    result = [as_integers(t, params, dtype) if t.data is None else t for t in tensors]
     if op.weight is not None:
         bias = tensors[op.bias] if op.bias is not None and op.bias < len(tensors) else None
         quant = result[0].type.quant
         assert quant is not None
         axis = op.channel_axis if per_channel else None
-        weight, integers = quantized_weights(tensors[op.weight], bias, quant.scale[0], axis, node.origin)
+        weight, integers = quantized_weights(tensors[op.weight], bias, quant.scale[0], axis, node.origin, dtype)
         result[op.weight] = weight
         if integers is not None and op.bias is not None:
             result[op.bias] = integers
-    return tuple(_constant(node, position, tensor, params) for position, tensor in enumerate(result))
+    return tuple(_constant(node, position, tensor, params, dtype) for position, tensor in enumerate(result))
 
 
-def _constant(node: Node, position: int, tensor: Tensor, params: Mapping[str, QuantParams]) -> Tensor:
+def _constant(node: Node, position: int, tensor: Tensor, params: Mapping[str, QuantParams], dtype: DType) -> Tensor:
     if tensor.data is None or not is_real(tensor) or position in (node.op.weight, node.op.bias):
         return tensor
     shared = params.get(node.outputs[0]) if node.op.quant_rule is QuantRule.SHARED else None
     if shared is None:
-        return quantized_constant(tensor, tensor.name)
-    return with_params(tensor, tensor.name, shared)
+        return quantized_constant(tensor, tensor.name, dtype)
+    return with_params(tensor, tensor.name, shared, dtype)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 ENOUGH = 32
 """Values of a channel that a mean error needs to be known by."""
-LARGEST_BIAS = 2**31 - 1
+LARGEST_BIAS = {np.dtype(np.int32): 2**31 - 1, np.dtype(np.int64): 2**46}
 
 
 def correct_biases(made: Integers, samples: Mapping[str, Array], rounding: Rounding) -> tuple[Graph, int]:
@@ -49,5 +49,6 @@ def _corrected(layer: Layer) -> dict[int, Array]:
     if values < ENOUGH:
         return {}
     steps = round_half_away(total / values / stored.type.quant.scales(total.size))
-    bias = np.clip(stored.data.astype(np.float64) + steps, -LARGEST_BIAS, LARGEST_BIAS)
+    most = LARGEST_BIAS[stored.data.dtype]
+    bias = np.clip(stored.data.astype(np.float64) + steps, -most, most)
     return {2: bias.astype(stored.data.dtype)}

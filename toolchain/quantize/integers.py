@@ -42,7 +42,7 @@ def integers(graph: Graph, ranges: Mapping[str, Range], choices: Choices) -> Int
     rebuild = Rebuild(graph, assignment, choices)
     made = rebuild.graph()
     return Integers(
-        graph, made, {key: name for key, name in rebuild.int8_form.items() if name in made.tensors}, assignment
+        graph, made, {key: name for key, name in rebuild.integer_forms().items() if name in made.tensors}, assignment
     )
 
 

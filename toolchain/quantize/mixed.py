@@ -1,7 +1,8 @@
 """Mixed precision: the fewest layers leave per-tensor int8 until a bar is met.
 
 Each layer's sensitivity is what the outputs gain when it alone moves. Moves are made in that order, first to weight
-scales per channel, which cost a few bytes, then to float; how many it takes is found by halving.
+scales per channel, which cost a few bytes, then to an output of 16 bits, then to float; how many it takes is found by
+halving.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from toolchain.errors import CheckFailedError
+from toolchain.ir.types import DType
 from toolchain.quantize.account import constant_bytes
 from toolchain.quantize.integers import Integers, Trial, integers
 from toolchain.quantize.layers import is_integer_layer
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
 FLOAT_SHARE = 0.5
 """At most this share of the layers with weights may move to float: beyond it a float export is the honest answer."""
 REASON = "it needs float to meet the bar"
-CHANNELS, FLOAT = "scales per channel", "float"
+CHANNELS, WIDE, FLOAT = "scales per channel", "16-bit output", "float"
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +94,7 @@ class Search:
         """The quantized graph that meets the bar with the fewest moves. Raises CheckFailedError when none does."""
         before = after = self.goal.measure(made.graph)
         layers, start, base, best = _layers(made), made, choices, before
-        for move in (CHANNELS, FLOAT):
+        for move in (CHANNELS, WIDE, FLOAT):
             if self.goal.met(after):
                 break
             ranked = self._ranked(layers, base, move)
@@ -102,10 +104,27 @@ class Search:
         if not self.goal.met(after):
             advice = "add calibration samples, lower the bar, or export float32"
             raise CheckFailedError(f"{self.goal.failure(before, best)}; {advice}")
+        made, base, after = self._pruned(choices, base, (made, after))
         sizes = constant_bytes(start.graph), constant_bytes(made.graph)
         moves = tuple(_moves(self.graph, choices, base))
         found = tuple(self.sensitivity)
         return made, Mixed(self.goal.name, self.goal.unit, self.goal.bar, before, after, moves, *sizes, found)
+
+    def _pruned(self, first: Choices, base: Choices, found: tuple[Integers, float]) -> tuple[Integers, Choices, float]:
+        """Without the kinds of moves that later ones have made needless."""
+        made, after = found
+        kinds: list[dict[str, frozenset[int]]] = [{"channel_nodes": first.channel_nodes}]
+        if base.float_nodes != first.float_nodes:
+            kinds.insert(0, {"wide_nodes": first.wide_nodes, "wide_layers": first.wide_layers})
+        for kind in kinds if base != first else []:
+            choices = replace(base, **kind)  # type: ignore[arg-type]
+            if choices in (base, first):
+                continue
+            other = self.finish(choices)
+            figure = self.goal.measure(other.graph)
+            if self.goal.met(figure):
+                made, base, after = other, choices, figure
+        return made, base, after
 
     def _ranked(self, layers: Sequence[int], base: Choices, move: str) -> list[int]:
         """The layers by what moving one alone gains, those that gain nothing left out."""
@@ -113,8 +132,8 @@ class Search:
         gains = {}
         for done, index in enumerate(layers):
             self.progress(done + 1, len(layers))
-            if move is FLOAT or not base.by_channel(index):
-                made = integers(self.graph, self.ranges, _moved(base, [index], move))
+            if move is FLOAT or not _has(base, index, move):
+                made = integers(self.graph, self.ranges, _moved(self.graph, base, [index], move))
                 gains[index] = self.trial.decibels(made.graph) - level
         ranked = sorted(gains, key=lambda index: (-gains[index], index))
         self.sensitivity += [Sensitivity(self.graph.nodes[i].origin, move, round(gains[i], 3)) for i in ranked]
@@ -128,7 +147,7 @@ class Search:
             return start[0], base, start[1]
 
         def attempt(count: int) -> tuple[Integers, Choices, float]:
-            choices = _moved(base, ranked[:count], move)
+            choices = _moved(self.graph, base, ranked[:count], move)
             made = self.finish(choices)
             return made, choices, self.goal.measure(made.graph)
 
@@ -152,10 +171,33 @@ def _layers(made: Integers) -> list[int]:
     return [index for index, node in enumerate(made.source.nodes) if made.forms.get(node.outputs[0]) in weighted]
 
 
-def _moved(base: Choices, layers: Sequence[int], move: str) -> Choices:
+def _has(choices: Choices, index: int, move: str) -> bool:
+    if move is CHANNELS:
+        return choices.by_channel(index)
+    return choices.of(index) is DType.INT16
+
+
+def _moved(graph: Graph, base: Choices, layers: Sequence[int], move: str) -> Choices:
     if move is CHANNELS:
         return replace(base, channel_nodes=base.channel_nodes | set(layers))
+    if move is WIDE:
+        wide = {index for layer in layers for index in _with_readers(graph, layer)}
+        return replace(base, wide_nodes=base.wide_nodes | wide, wide_layers=base.wide_layers | set(layers))
     return replace(base, float_nodes={**base.float_nodes, **dict.fromkeys(layers, REASON)})
+
+
+def _with_readers(graph: Graph, layer: int) -> set[int]:
+    """The layer and all nodes up to the next layers with weights: between them the values keep 16 bits."""
+    places = {id(node): index for index, node in enumerate(graph.nodes)}
+    readers, found, pending = graph.consumers(), {layer}, [layer]
+    while pending:
+        for name in graph.nodes[pending.pop()].outputs:
+            for reader in readers[name]:
+                index = places[id(reader)]
+                if index not in found:
+                    found.add(index)
+                    pending += [] if reader.op.weight is not None else [index]
+    return found
 
 
 def _moves(graph: Graph, first: Choices, last: Choices) -> list[tuple[str, str]]:
@@ -163,8 +205,11 @@ def _moves(graph: Graph, first: Choices, last: Choices) -> list[tuple[str, str]]
     for index, node in enumerate(graph.nodes):
         if index in last.float_nodes and index not in first.float_nodes:
             found.append((node.origin, FLOAT))
-        elif index in last.channel_nodes - first.channel_nodes:
+            continue
+        if index in last.channel_nodes - first.channel_nodes:
             found.append((node.origin, CHANNELS))
+        if index in last.wide_layers:
+            found.append((node.origin, WIDE))
     return found
 
 

@@ -1,4 +1,4 @@
-"""The graph in integers: int8 tensors, and Quantize or Dequantize where integers and floats meet."""
+"""The graph in integers: Quantize or Dequantize stand where integers and floats, or integers of two types, meet."""
 
 from __future__ import annotations
 
@@ -10,49 +10,61 @@ from toolchain.ops.base import QuantRule
 from toolchain.ops.convert import Dequantize, Quantize
 from toolchain.quantize.assign import Assignment, Choices, integer_inputs, is_real, touches_reals
 
+REALS = DType.FLOAT32
+
 
 class Rebuild:
-    """Keeps, per activation, its float and its int8 form; each conversion is made once, when first needed."""
+    """Keeps, per activation, its forms by type; each conversion is made once, when first needed."""
 
     def __init__(self, graph: Graph, assignment: Assignment, choices: Choices) -> None:
         self.source = graph
         self.assignment = assignment
         self.choices = choices
-        self.io = choices.io
+        self.ends = DType(choices.io)
         self.nodes: list[Node] = []
         self.tensors: dict[str, Tensor] = {}
         self.names = set(graph.tensors)
-        self.float_form: dict[str, str] = {}
-        self.int8_form: dict[str, str] = {}
+        self.first: dict[str, str] = {}
+        self.forms: dict[DType, dict[str, str]] = {dtype: {} for dtype in (REALS, DType.INT8, DType.INT16)}
 
     def graph(self) -> Graph:
-        """The quantized graph. Ends are int8 when the choices' `io` is "int8", and real when it is "float32"."""
+        """The quantized graph. Ends have the type of the choices' `io`."""
         for name in self.source.inputs:
-            self._declare(name, integer=self.io == "int8")
+            self._declare(name, self.ends)
         for index, node in enumerate(self.source.nodes):
             if index in self.assignment.float_nodes or not touches_reals(self.source, node):
                 self._float_node(node)
             else:
-                self._integer_node(node, per_channel=self.choices.by_channel(index))
+                self._integer_node(node, self.choices.of(index), per_channel=self.choices.by_channel(index))
         for name in self.source.outputs:
-            self._finish(name)
+            if is_real(self.source.tensors[name]):
+                self._form(name, self.ends)
         used = {name for node in self.nodes for name in (*node.inputs, *node.outputs)}
         used.update(self.source.inputs, self.source.outputs)
         tensors = {name: tensor for name, tensor in self.tensors.items() if name in used}
         return self.source.with_(nodes=tuple(self.nodes), tensors=tensors)
 
-    def _declare(self, name: str, *, integer: bool) -> str:
-        """Add an activation in one form. Graph inputs and outputs keep their name in the form `io` asks for."""
+    def integer_forms(self) -> dict[str, str]:
+        """{activation: the tensor of its first integer form}."""
+        return {name: made for name, made in self.first.items() if made in self.tensors}
+
+    def _declare(self, name: str, dtype: DType) -> str:
+        """Add an activation in one form. Graph inputs and outputs keep their name in the form of the ends."""
         tensor = self.source.tensors[name]
         if not is_real(tensor):
             self.tensors[name] = tensor
             return name
         outside = name in self.source.inputs or name in self.source.outputs
-        own = not outside or integer == (self.io == "int8")
-        made = name if own else self._fresh(f"{name}.{'int8' if integer else 'float32'}")
-        kind = replace(tensor.type, dtype=DType.INT8, quant=self.assignment.params[name]) if integer else tensor.type
+        return self._make(name, dtype, own=not outside or dtype is self.ends)
+
+    def _make(self, name: str, dtype: DType, *, own: bool) -> str:
+        kind = self.source.tensors[name].type
+        made = name if own else self._fresh(f"{name}.{dtype.value}")
+        if dtype is not REALS:
+            kind = replace(kind, dtype=dtype, quant=self.assignment.params[dtype][name])
+            self.first.setdefault(name, made)
         self.tensors[made] = Tensor(made, kind)
-        (self.int8_form if integer else self.float_form)[name] = made
+        self.forms[dtype][name] = made
         return made
 
     def _fresh(self, hint: str) -> str:
@@ -63,35 +75,20 @@ class Rebuild:
         self.names.add(name)
         return name
 
-    def _form(self, name: str, *, integer: bool) -> str:
-        """The activation in one form, converted when it only exists in the other."""
-        forms, others = (self.int8_form, self.float_form) if integer else (self.float_form, self.int8_form)
-        if name not in forms:
-            made = self._declared_conversion(name, integer=integer)
+    def _form(self, name: str, dtype: DType) -> str:
+        """The activation in one form, converted when it only exists in others: from the one that says most."""
+        if name not in self.forms[dtype]:
+            before = next(self.forms[d][name] for d in (REALS, DType.INT16, DType.INT8) if name in self.forms[d])
+            kept = name in self.source.outputs and dtype is self.ends and name not in self.tensors
+            made = self._make(name, dtype, own=kept)
             producer = self.source.producers().get(name)
             origin = producer.origin if producer else self.source.port(name).name
-            self.nodes.append(Node(Quantize() if integer else Dequantize(), (others[name],), (made,), origin))
-        return forms[name]
-
-    def _declared_conversion(self, name: str, *, integer: bool) -> str:
-        """Like `_declare`, under a new name unless the name is kept for this form of a graph output."""
-        kept = name in self.source.outputs and integer == (self.io == "int8") and name not in self.tensors
-        if kept:
-            return self._declare(name, integer=integer)
-        tensor = self.source.tensors[name]
-        made = self._fresh(f"{name}.{'int8' if integer else 'float32'}")
-        kind = replace(tensor.type, dtype=DType.INT8, quant=self.assignment.params[name]) if integer else tensor.type
-        self.tensors[made] = Tensor(made, kind)
-        (self.int8_form if integer else self.float_form)[name] = made
-        return made
-
-    def _finish(self, name: str) -> None:
-        if is_real(self.source.tensors[name]):
-            self._form(name, integer=self.io == "int8")
+            self.nodes.append(Node(Dequantize() if dtype is REALS else Quantize(), (before,), (made,), origin))
+        return self.forms[dtype][name]
 
     def _float_node(self, node: Node) -> None:
         inputs = [self._float_input(name) for name in node.inputs]
-        outputs = tuple(self._declare(name, integer=False) for name in node.outputs)
+        outputs = tuple(self._declare(name, REALS) for name in node.outputs)
         self.nodes.append(Node(node.op, tuple(inputs), outputs, node.origin))
 
     def _float_input(self, name: str) -> str:
@@ -99,24 +96,26 @@ class Rebuild:
         if tensor.data is not None:
             self.tensors[name] = tensor
             return name
-        return self._form(name, integer=False) if is_real(tensor) else name
+        return self._form(name, REALS) if is_real(tensor) else name
 
-    def _integer_node(self, node: Node, *, per_channel: bool) -> None:
-        tensors = integer_inputs(self.source, node, self.assignment.params, per_channel=per_channel)
-        inputs = [self._integer_input(node, tensor) for tensor in tensors]
-        outputs = tuple(self._declare(name, integer=True) for name in node.outputs)
+    def _integer_node(self, node: Node, dtype: DType, *, per_channel: bool) -> None:
+        params = self.assignment.params[dtype]
+        tensors = integer_inputs(self.source, node, params, dtype, per_channel=per_channel)
+        inputs = [self._integer_input(node, tensor, dtype) for tensor in tensors]
+        outputs = tuple(self._declare(name, dtype) for name in node.outputs)
         self.nodes.append(Node(node.op, tuple(inputs), outputs, node.origin))
 
-    def _integer_input(self, node: Node, tensor: Tensor) -> str:
+    def _integer_input(self, node: Node, tensor: Tensor, dtype: DType) -> str:
         """The input in its integer form; where parameters are shared, rescaled to those of the output."""
         if tensor.data is not None:
-            name = self._fresh(f"{tensor.name}.int8") if is_real(self.source.tensors[tensor.name]) else tensor.name
+            real = is_real(self.source.tensors[tensor.name])
+            name = self._fresh(f"{tensor.name}.{tensor.type.dtype.value}") if real else tensor.name
             self.tensors[name] = replace(tensor, name=name)
             return name
         if not is_real(self.source.tensors[tensor.name]):
             return tensor.name
-        name = self._form(tensor.name, integer=True)
-        wanted = self.assignment.params.get(node.outputs[0])
+        name = self._form(tensor.name, dtype)
+        wanted = self.assignment.params[dtype].get(node.outputs[0])
         if node.op.quant_rule is QuantRule.SHARED and wanted is not None:
             return self._rescaled(node, name, wanted)
         return name

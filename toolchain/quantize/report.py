@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class TensorRange:
-    """One int8 activation: the values seen, the range that is covered, and its integers."""
+    """One activation on integers: the values seen, the range that is covered, and its integers."""
 
     name: str
     seen: tuple[float, float]
@@ -54,15 +54,16 @@ class QuantizationReport:
 def inherited(graph: Graph, fallbacks: tuple[tuple[str, str], ...]) -> QuantizationReport:
     """The report of a model that came quantized: its own parameters, no samples."""
     tensors = tuple(
-        _own_range(tensor.name, tensor.type)
+        tensor_range(tensor.name, None, tensor.type)
         for tensor in graph.tensors.values()
         if tensor.data is None and tensor.type.quant is not None
     )
     return QuantizationReport("the model's own", 0, tensors, fallbacks, ())
 
 
-def _own_range(name: str, kind: TensorType) -> TensorRange:
+def tensor_range(name: str, seen: tuple[float, float] | None, kind: TensorType) -> TensorRange:
+    """The row of a tensor; what was seen is the range itself where no samples were."""
     assert kind.quant is not None
     scale, zero = kind.quant.scale[0], kind.quant.zero_point
     low, high = ((limit - zero) * scale for limit in kind.dtype.limits)
-    return TensorRange(name, (low, high), (low, high), scale, zero)
+    return TensorRange(name, seen or (low, high), (low, high), scale, zero)

@@ -12,7 +12,6 @@ from toolchain.config import Rounding
 from toolchain.errors import CheckFailedError
 from toolchain.ir.graph import Graph
 from toolchain.ir.types import Array, DType
-from toolchain.ops.dense import Dense
 from toolchain.samples import Feeds, dequantize_array, to_c, to_framework
 from toolchain.verify.oracles import Oracle
 
@@ -53,20 +52,6 @@ def _sequence(graph: Graph, batch: Feeds, run: Callable[[Feeds], Feeds]) -> Feed
         left = interpret.kept(graph, rows[-1]) if rows else {}
         rows.append(run({name: array[at] for name, array in batch.items()} | left))
     return {name: np.stack([row[name] for row in rows]) for name in graph.outputs}
-
-
-def desktop_batch(graph: Graph, batch: Feeds) -> Feeds:
-    """`interpret_batch` as TensorFlow Lite's desktop kernels round: fully connected layers once, others as ever."""
-    return _sequence(graph, batch, lambda sample: _desktop_run(graph, sample))
-
-
-def _desktop_run(graph: Graph, feeds: Feeds) -> Feeds:
-    values = {name: tensor.data for name, tensor in graph.tensors.items() if tensor.data is not None}
-    values |= {state.read: state.initial for state in graph.states} | feeds
-    for node in graph.nodes:
-        rounding = Rounding.SINGLE if isinstance(node.op, Dense) else Rounding.TFLM
-        values |= zip(node.outputs, interpret.evaluate(graph, node, values, rounding), strict=True)
-    return values
 
 
 def oracle_batch(graph: Graph, oracle: Oracle, batch: Feeds) -> Feeds | None:

@@ -475,6 +475,106 @@ static inline void store_2x4_mve(int8_t *y, int32_t stride, int32_t lanes, int32
 }
 #endif
 
+#if KERNEL_DSP
+static inline uint32_t four_bytes(const int8_t *x)
+{
+    uint32_t bytes;
+
+    memcpy(&bytes, x, sizeof bytes);
+    return bytes;
+}
+#endif
+
+#if KERNEL_DSP
+/* sum + factor * the lower half of a pair / 2^16. */
+static inline int32_t smlawb(int32_t factor, uint32_t pair, int32_t sum)
+{
+#if defined(__arm__)
+    int32_t more;
+
+    __asm__("smlawb %0, %1, %2, %3" : "=r"(more) : "r"(factor), "r"(pair), "r"(sum));
+    return more;
+#else
+    return sum + (int32_t)((int64_t)factor * (int16_t)pair >> 16);
+#endif
+}
+
+/* sum + factor * the upper half of a pair / 2^16. */
+static inline int32_t smlawt(int32_t factor, uint32_t pair, int32_t sum)
+{
+#if defined(__arm__)
+    int32_t more;
+
+    __asm__("smlawt %0, %1, %2, %3" : "=r"(more) : "r"(factor), "r"(pair), "r"(sum));
+    return more;
+#else
+    return smlawb(factor, pair >> 16, sum);
+#endif
+}
+
+/* Four sums with 18 fraction bits, saturated to int8, as bytes of a word. */
+static inline uint32_t saturated_bytes(int32_t s0, int32_t s1, int32_t s2, int32_t s3)
+{
+#if defined(__arm__)
+    __asm__("ssat %0, #8, %0, asr #18\n\t"
+            "ssat %1, #8, %1, asr #18\n\t"
+            "ssat %2, #8, %2, asr #18\n\t"
+            "ssat %3, #8, %3, asr #18\n\t"
+            "bfi %0, %1, #8, #8\n\t"
+            "bfi %2, %3, #8, #8\n\t"
+            "pkhbt %0, %0, %2, lsl #16"
+            : "+r"(s0), "+r"(s1), "+r"(s2), "+r"(s3));
+    return (uint32_t)s0;
+#else
+    const int32_t sums[4] = {s0, s1, s2, s3};
+    uint32_t bytes = 0;
+
+    for (int32_t i = 0; i < 4; i++) {
+        bytes |= (uint32_t)(uint8_t)clamp_s8(sums[i] >> 18, -128, 127) << 8 * i;
+    }
+    return bytes;
+#endif
+}
+
+/* constant + a_factor * a / 2^8 + b_factor * b / 2^8 of four operands each, saturated. */
+static inline uint32_t weighted_sums(int32_t a_factor, uint32_t a, int32_t b_factor, uint32_t b,
+                                     int32_t constant)
+{
+    const uint32_t a02 = a << 8 & 0xff00ff00u, a13 = a & 0xff00ff00u;
+    const uint32_t b02 = b << 8 & 0xff00ff00u, b13 = b & 0xff00ff00u;
+    const int32_t s0 = smlawb(b_factor, b02, smlawb(a_factor, a02, constant));
+    const int32_t s1 = smlawb(b_factor, b13, smlawb(a_factor, a13, constant));
+    const int32_t s2 = smlawt(b_factor, b02, smlawt(a_factor, a02, constant));
+    const int32_t s3 = smlawt(b_factor, b13, smlawt(a_factor, a13, constant));
+
+    return saturated_bytes(s0, s1, s2, s3);
+}
+#endif
+
+#if KERNEL_DSP
+/* The larger one of each two int8 of two words. */
+static inline uint32_t larger_bytes(uint32_t a, uint32_t b)
+{
+#if defined(__arm__)
+    uint32_t larger;
+
+    __asm__("ssub8 %0, %1, %2\n\t"
+            "sel %0, %1, %2"
+            : "=&r"(larger)
+            : "r"(a), "r"(b));
+    return larger;
+#else
+    uint32_t larger = 0;
+
+    for (int32_t place = 0; place < 32; place += 8) {
+        const uint32_t chosen = (int8_t)(a >> place) >= (int8_t)(b >> place) ? a : b;
+        larger |= chosen & 0xffu << place;
+    }
+    return larger;
+#endif
+}
+#endif
+
 #if KERNEL_MVE
 /* Convolution. What lies under two pixels goes into patches, then every weight serves both. */
 struct conv_channels_s8 {
@@ -813,13 +913,41 @@ static void table_s8(const struct table_s8 *layer, const int8_t *x, int8_t *y)
 
 struct add_s8 {
     int32_t elements;
+#if KERNEL_DSP
+    int32_t a_factor, b_factor, constant; /* of a weighted sum that equals the portable one */
+#else
     int32_t a_offset, b_offset, y_offset;
     int32_t low, high;
     int32_t a_multiplier, a_shift;
     int32_t b_multiplier, b_shift;
     int32_t y_multiplier, y_shift;
+#endif
 };
 
+#if KERNEL_DSP
+static void add_s8(const struct add_s8 *layer, const int8_t *a, const int8_t *b, int8_t *y)
+{
+    const int32_t a_factor = layer->a_factor, b_factor = layer->b_factor;
+    const int32_t constant = layer->constant;
+    const size_t rest = (size_t)(layer->elements % 4);
+
+    for (int32_t fours = layer->elements / 4; fours > 0; fours--) {
+        const uint32_t left = four_bytes(a), right = four_bytes(b);
+        const uint32_t sums = weighted_sums(a_factor, left, b_factor, right, constant);
+        memcpy(y, &sums, sizeof sums);
+        a += 4;
+        b += 4;
+        y += 4;
+    }
+    if (rest > 0) {
+        uint32_t left = 0, right = 0;
+        memcpy(&left, a, rest);
+        memcpy(&right, b, rest);
+        left = weighted_sums(a_factor, left, b_factor, right, constant);
+        memcpy(y, &left, rest);
+    }
+}
+#else
 static inline int8_t add_s8_value(const struct add_s8 *layer, int8_t a, int8_t b)
 {
     const int32_t left = a + layer->a_offset;
@@ -838,6 +966,7 @@ static void add_s8(const struct add_s8 *layer, const int8_t *a, const int8_t *b,
         y[i] = add_s8_value(layer, a[i], b[i]);
     }
 }
+#endif
 
 /* One input's blocks at their places in y. */
 struct concat_s8 {
@@ -875,6 +1004,27 @@ static void maxpool_s8(const struct maxpool_s8 *layer, const int8_t *x, int8_t *
         const int8_t *picture = x + row / layer->out_y * layer->in_y * layer->in_x * channels;
         for (int32_t out_x = 0; out_x < layer->out_x; out_x++) {
             const int32_t left = out_x * layer->stride_x - layer->pad_x;
+#if KERNEL_DSP
+            const int32_t step_y = layer->dilation_y, step_x = layer->dilation_x;
+            const int32_t first_y = top < 0 ? top + (step_y - 1 - top) / step_y * step_y : top;
+            const int32_t first_x = left < 0 ? left + (step_x - 1 - left) / step_x * step_x : left;
+            const int32_t bottom = top + layer->window_y * step_y;
+            const int32_t right = left + layer->window_x * step_x;
+            const int32_t end_y = bottom < layer->in_y ? bottom : layer->in_y;
+            const int32_t end_x = right < layer->in_x ? right : layer->in_x;
+            for (int32_t first = 0; first < channels; first += 4) {
+                const int32_t base = first + 4 > channels ? channels - 4 : first;
+                uint32_t best = 0x80808080u;
+                for (int32_t in_y = first_y; in_y < end_y; in_y += step_y) {
+                    const int8_t *line = picture + in_y * layer->in_x * channels + base;
+                    for (int32_t in_x = first_x; in_x < end_x; in_x += step_x) {
+                        best = larger_bytes(best, four_bytes(line + in_x * channels));
+                    }
+                }
+                best >>= 8 * (first - base);
+                memcpy(y + first, &best, (size_t)(4 - (first - base)));
+            }
+#else
             for (int32_t channel = 0; channel < channels; channel++) {
                 y[channel] = -128;
             }
@@ -894,6 +1044,7 @@ static void maxpool_s8(const struct maxpool_s8 *layer, const int8_t *x, int8_t *
                     }
                 }
             }
+#endif
             y += channels;
         }
     }
@@ -998,6 +1149,11 @@ static const struct table_s8 table2 = {
 /* sum */
 static const struct add_s8 add3 = {
     .elements = 144,
+#if KERNEL_DSP
+    .a_factor = 58340421,
+    .b_factor = 10740438,
+    .constant = 1117069,
+#else
     .a_offset = 128,
     .b_offset = 128,
     .y_offset = -128,
@@ -1009,6 +1165,7 @@ static const struct add_s8 add3 = {
     .b_shift = -3,
     .y_multiplier = 1866893479,
     .y_shift = -19,
+#endif
 };
 
 /* concat */

@@ -6,11 +6,11 @@
 
 /* CRC-32 of all elements, least significant byte first. */
 #if KERNEL_MVE
-#define RESIDUAL_WEIGHTS_CRC32 0xa7465b46u
+#define RESIDUAL_WEIGHTS_CRC32 0xb63a91e1u
 #elif KERNEL_DSP
-#define RESIDUAL_WEIGHTS_CRC32 0x5b96f189u
+#define RESIDUAL_WEIGHTS_CRC32 0xd636d8feu
 #else
-#define RESIDUAL_WEIGHTS_CRC32 0x1494ae07u
+#define RESIDUAL_WEIGHTS_CRC32 0xf139ac15u
 #endif
 
 /* clang-format off */
@@ -48,7 +48,7 @@ static const RESIDUAL_ALIGN(16) RESIDUAL_WEIGHTS_ATTR int8_t conv0_weight_mve[12
 
 /* conv1: 4 */
 static const RESIDUAL_ALIGN(16) RESIDUAL_WEIGHTS_ATTR int32_t conv0_bias[4] = {
-    -5374, 21640, 66713, 20043
+    -5377, 21640, 66712, 20040
 };
 
 /* conv1: 4 */
@@ -66,9 +66,9 @@ static const RESIDUAL_ALIGN(16) RESIDUAL_WEIGHTS_ATTR int32_t conv0_shift[4] = {
 
 /* conv1: 2 x 32 */
 static const RESIDUAL_ALIGN(16) RESIDUAL_WEIGHTS_ATTR int16_t conv0_pairs_weight_dsp[64] = {
-       898,      0,   2946,     85,  -2994,   -475, -32385,  -2914,  11785,  11536,  16120, -11021, -10262,   2363, -19211,  -3345,
+       895,      0,   2943,     85,  -2994,   -475, -32385,  -2914,  11785,  11536,  16120, -11021, -10262,   2363, -19211,  -3345,
       3046,  10232,  12821,   7896,   6579, -10759,  -5135,   1015, -12270,   7647,   6677,    247,   8705,   6730,  -2323,      0,
-     19993,      0, -26343,     81,  14069,   4177, -11225,  14040,  -6248,  21516,  -5949,   4049,   6529,  -4661,  10788, -11997,
+     19992,      0, -27112,     81,  14069,   4177, -11225,  14040,  -6248,  21516,  -5949,   4049,   6529,  -4661,  10788, -11997,
     -23493, -15079,  15432, -32622, -15187,   2541,    -25,  25859,  22801, -27441,  -2135,  14305,   5650,  10326, -14849,      0
 };
 
@@ -82,7 +82,7 @@ static const RESIDUAL_ALIGN(16) RESIDUAL_WEIGHTS_ATTR int32_t conv0_pairs_scale_
 
 /* conv1: 1 x 3 x 4 */
 static const RESIDUAL_ALIGN(16) RESIDUAL_WEIGHTS_ATTR int32_t conv0_scales_mve[12] = {
-           898,      21768,      19993,      20811, 1781912630, 1516563211, 1337316514, 1855391754,         -7,         -7,         -7,         -8
+           895,      21768,      19992,      20808, 1781912630, 1516563211, 1337316514, 1855391754,         -7,         -7,         -7,         -8
 };
 #endif
 
@@ -125,7 +125,7 @@ static const RESIDUAL_ALIGN(16) RESIDUAL_WEIGHTS_ATTR int8_t conv1_weight_mve[19
 
 /* conv2: 4 */
 static const RESIDUAL_ALIGN(16) RESIDUAL_WEIGHTS_ATTR int32_t conv1_bias[4] = {
-      9057, -19423,  36151,  -1901
+      8945, -19507,  36041,  -1880
 };
 
 /* conv2: 4 */
@@ -143,9 +143,9 @@ static const RESIDUAL_ALIGN(16) RESIDUAL_WEIGHTS_ATTR int32_t conv1_shift[4] = {
 
 /* conv2: 2 x 40 */
 static const RESIDUAL_ALIGN(16) RESIDUAL_WEIGHTS_ATTR int16_t conv1_pairs_weight_dsp[80] = {
-      9825,      0, -14495,    173,  12695, -31161,  -7209,  -4388,    238,  12744, -12286,  -2096,   4833,  -7178,  -4831,  12057,
+      9713,      0,  29425,    173,  12695, -31161,  -7209,  -4388,    238,  12744, -12286,  -2096,   4833,  -7178,  -4831,  12057,
       1819,   2006,  12906,  -8065,   1930,  12622,  -6154,  32243, -22723,  16162,  -2264,  15075,  -6857,  15600,  12296,  32452,
-      1725,   2281,   9819,   -581, -11826,  24089,  25382,  -5605,  31927,      0, -28745,    -89, -30196, -16114,   7355,  32452,
+      1725,   2281,   9819,   -581, -11826,  24089,  25382,  -5605,  31817,      0, -23479,    -89, -30196, -16114,   7355,  32452,
      -2251,  -9236,  -6707,  -2534, -16938,  -1140, -25174,   1751,  15899,  -7881,  -3829,   7155,  17919,  24449,  -1973,   -509,
     -27531,   3119,   1548,  32246,   2000, -14337, -17363,  -7438,  -1716, -11183,   8822,  10436, -14895,   -773,  10516,   2290
 };
@@ -160,7 +160,7 @@ static const RESIDUAL_ALIGN(16) RESIDUAL_WEIGHTS_ATTR int32_t conv1_pairs_scale_
 
 /* conv2: 1 x 3 x 4 */
 static const RESIDUAL_ALIGN(16) RESIDUAL_WEIGHTS_ATTR int32_t conv1_scales_mve[12] = {
-          9825,      44449,      31927,     -22765, 1219897156, 1077481088, 1739818312, 1137013400,         -8,         -8,         -9,         -8
+          9713,      44365,      31817,     -22744, 1219897156, 1077481088, 1739818312, 1137013400,         -8,         -8,         -9,         -8
 };
 #endif
 

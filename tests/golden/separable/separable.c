@@ -595,6 +595,16 @@ static inline void store_2x4_mve(int8_t *y, int32_t stride, int32_t lanes, int32
 #endif
 
 #if KERNEL_DSP
+static inline uint32_t four_bytes(const int8_t *x)
+{
+    uint32_t bytes;
+
+    memcpy(&bytes, x, sizeof bytes);
+    return bytes;
+}
+#endif
+
+#if KERNEL_DSP
 /* Two int16 in a word, the first in its lower half: bytes 0 and 2 of four int8, added to a pair. */
 static inline uint32_t sxtab16(uint32_t pair, uint32_t bytes)
 {
@@ -648,14 +658,6 @@ static inline uint32_t pkhtb(uint32_t first, uint32_t second)
 #else
     return first >> 16 | (second & 0xffff0000u);
 #endif
-}
-
-static inline uint32_t four_bytes(const int8_t *x)
-{
-    uint32_t bytes;
-
-    memcpy(&bytes, x, sizeof bytes);
-    return bytes;
 }
 #endif
 

@@ -153,6 +153,8 @@ class _Conversion:
         outputs = [self.network.tensors[index] for index in operator.outputs]
         if any(tensor.variable for tensor in outputs):
             raise NoCFormError("it keeps state between runs")
+        if operator.kind == "CAST" and any(self.network.tensors[index].kind == "UINT8" for index in operator.inputs):
+            raise NoCFormError("a cast of uint8, expected one of int8, int32 or float32")
         found = [self.operand(index) for index in operator.inputs]
         if None in found:
             return ()
@@ -162,7 +164,9 @@ class _Conversion:
             raise ValueError("no outputs")
         if declared[0].dtype is DType.FLOAT32 and operator.kind != "DEQUANTIZE":
             names = self.dequantized(names)
-        result = handler(Layer(self.builder, operator.kind, origin, operator.options, names, declared, self.traces))
+        inner = tuple(quantization(self.network.tensors[index]) for index in operator.intermediates)
+        layer = Layer(self.builder, operator.kind, origin, operator.options, names, declared, self.traces, inner)
+        result = handler(layer)
         results = (result,) if isinstance(result, str) else result
         return tuple(self.quantized(name, kind, origin) for name, kind in zip(results, declared, strict=False))
 

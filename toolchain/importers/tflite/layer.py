@@ -54,6 +54,8 @@ class Layer:
     """Tensor names; the empty name is an omitted optional input."""
     declared: tuple[TensorType, ...]
     traces: Traces
+    intermediates: tuple[QuantParams | None, ...] = ()
+    """Scales of values inside the operator."""
 
     @property
     def x(self) -> str:

@@ -65,6 +65,8 @@ class Operator:
     """-1 for an omitted optional input."""
     outputs: tuple[int, ...]
     custom: bool = False
+    intermediates: tuple[int, ...] = ()
+    """Tensors that only state the scale of something inside the operator."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,6 +174,7 @@ class _Reader:
             self.integers(operator.Inputs, operator.InputsLength()),
             self.integers(operator.Outputs, operator.OutputsLength()),
             custom,
+            self.integers(operator.Intermediates, operator.IntermediatesLength()),
         )
 
     def options(self, operator: Any) -> dict[str, Any]:
@@ -266,7 +269,8 @@ def _check_indices(
 ) -> None:
     """Raise InputError for a tensor index outside the graph."""
     for operator in operators:
-        if any(not -1 <= i < count for i in operator.inputs) or any(not 0 <= i < count for i in operator.outputs):
+        written = (*operator.outputs, *operator.intermediates)
+        if any(not -1 <= i < count for i in operator.inputs) or any(not 0 <= i < count for i in written):
             raise InputError(f"damaged ({operator.kind} uses tensors the model does not have)")
     if any(not 0 <= i < count for i in (*inputs, *outputs)):
         raise InputError("damaged (its inputs or outputs are tensors the model does not have)")

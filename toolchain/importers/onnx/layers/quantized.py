@@ -30,7 +30,7 @@ ADDED = {
 """Operators that ONNX Runtime adds to ONNX."""
 CONTRIBUTED = ADDED | {"QuantizeLinear", "DequantizeLinear"}
 """Operators of the domain com.microsoft that are read here."""
-QUANTIZED = CONTRIBUTED | {"QLinearConv", "QLinearMatMul"}
+QUANTIZED = CONTRIBUTED | {"ConvInteger", "DynamicQuantizeLinear", "MatMulInteger", "QLinearConv", "QLinearMatMul"}
 COMPUTED = QUANTIZED - {"QuantizeLinear"}
 """What must not be folded on constants: weights would lose their integers."""
 MOVES = {
@@ -70,10 +70,13 @@ class Grid:
         return np.repeat(values, block, self.axis)[tuple(slice(n) for n in x.shape)]
 
 
-def _grid(layer: Layer, scale: str, zero: str, shape: tuple[int, ...], axis: int) -> Grid:
-    """The parameters named by two inputs, checked. Raises NoCFormError where they are computed."""
+def _grid(layer: Layer, scale: str, zero: str, shape: tuple[int, ...], axis: int, integers: str = "uint8") -> Grid:
+    """The parameters named by two inputs, checked; `integers` is the type where no zero point is given.
+
+    Raises NoCFormError where they are computed.
+    """
     scales = layer.builder.value(scale)
-    zeros = layer.builder.value(zero) if zero else np.zeros((), np.uint8)
+    zeros = layer.builder.value(zero) if zero else np.zeros((), integers)
     if scales is None or zeros is None:
         raise NoCFormError("its scale or zero point is computed at run time, expected constants")
     if not np.all(np.isfinite(scales) & (scales > 0)):
@@ -90,7 +93,7 @@ def _activation(grid: Grid, integers: str) -> tuple[DType, QuantParams]:
     if integers not in _STORED:
         raise NoCFormError(f"activations of type {integers}, expected 8 or 16 bits")
     if not grid.single:
-        raise NoCFormError("an activation with one scale per channel, expected one for the whole tensor")
+        raise NoCFormError("an activation with many scales (per channel or block), expected one for the whole tensor")
     zero = int(grid.zero.reshape(())) - _UNSIGNED.get(integers, 0)
     return _STORED[integers], QuantParams((float(grid.scale.reshape(())),), zero)
 
@@ -123,7 +126,7 @@ def _requantized(builder: GraphBuilder, x: str, kind: TensorType, origin: str) -
 def dequantize(layer: Layer, x: str, scale: str, zero: str, axis: int | None = None) -> str:
     """The reals behind integers: a constant that remembers its grid, or a Dequantize of a computed tensor."""
     axis = int(layer.get("axis", 1)) if axis is None else axis
-    grid = _grid(layer, scale, zero, layer.builder.shape(x), axis)
+    grid = _grid(layer, scale, zero, layer.builder.shape(x), axis, _integers_of(layer.builder, x))
     value = layer.builder.value(x)
     if value is not None:
         return _constant(layer, x, value, grid)
@@ -135,6 +138,13 @@ def dequantize(layer: Layer, x: str, scale: str, zero: str, axis: int | None = N
     raw = QuantParams((float(grid.scale.reshape(-1)[0]),), int(grid.zero.reshape(-1)[0]))
     layer.builder.tensors[x] = Tensor(x, replace(kind, quant=raw))
     return _dequantized(layer, x, grid, layer.builder.type(x))
+
+
+def _integers_of(builder: GraphBuilder, x: str) -> str:
+    """ONNX's type of a computed 8 or 16 bit tensor."""
+    bits = 8 * builder.type(x).dtype.bytes
+    unsigned = x in builder.unsigned or builder.type(x).dtype is DType.UINT8
+    return f"{'u' if unsigned else ''}int{bits}"
 
 
 def _dequantized(layer: Layer, x: str, grid: Grid, kind: TensorType) -> str:
@@ -267,6 +277,33 @@ def _bias(layer: Layer, index: int, factor: float = 1.0) -> str:
     integers = layer.constant_value(index, "bias")
     scales = layer.constant_value(1, "scale").reshape(-1) * layer.constant_value(4, "scale").reshape(-1)
     return layer.builder.constant(layer.inputs[index], (integers * scales * factor).astype(np.float32))
+
+
+@handles("DynamicQuantizeLinear")
+def dynamic_quantize_linear(layer: Layer) -> str:
+    """Always refused."""
+    del layer
+    raise NoCFormError(
+        "it quantizes by the range of each input (dynamic quantization), expected scales in the file; "
+        "use static quantization, or the float model with calibration samples"
+    )
+
+
+@handles("ConvInteger", "MatMulInteger")
+def integer_products(layer: Layer) -> str:
+    """(x, weights, their zero points): int32 sums of products, here as the reals that a Cast and a Mul make of them."""
+    quant, plain = layer.type(0).quant, replace(layer, attributes={})
+    layer.constant_value(1, "weights")
+    step = 1.0 if quant is None else quant.scale[0]
+    zeros = [layer.inputs[index] if layer.has(index) else "" for index in (2, 3)]
+    x = dequantize(plain, layer.x, layer.constant(np.float32(step), "scale"), zeros[0])
+    kind = layer.kind.removesuffix("Integer")
+    weight = dequantize(
+        plain, layer.inputs[1], layer.constant(np.float32(1), "one"), zeros[1], 0 if kind == "Conv" else -1
+    )
+    result = HANDLERS[kind](replace(layer, kind=kind, inputs=(x, weight)))
+    assert isinstance(result, str)
+    return layer.binary("mul", result, 1.0 / step)
 
 
 @handles("QLinearConv")

@@ -42,17 +42,22 @@ def padding_of(layer: Layer, sizes: tuple[int, ...], reach: tuple[int, ...], str
     return tuple((total // 2, total - total // 2) for total in totals)
 
 
-def weight_of(layer: Layer, index: int, rank: int) -> tuple[Array, QuantParams | None]:
-    """Constant weights of a layer: float beside a float input, symmetric int8 beside a quantized one."""
-    weight, kind = layer.constant_value(index, "weight"), layer.type(index)
+def weight_of(layer: Layer, index: int, rank: int) -> tuple[str, Array, QuantParams | None]:
+    """(name, values, grid) of constant weights: float beside a float input, symmetric integers beside a quantized one.
+
+    Weights with a zero point (the older uint8 scheme) are taken less that, in int8 or, where that takes 9 bits, int16.
+    """
+    name, weight, kind = layer.operand(index), layer.constant_value(index, "weight"), layer.type(index)
     if weight.ndim != rank:
         raise ValueError(f"weight of shape {weight.shape}, expected rank {rank}")
-    if kind.quant is not None and (kind.dtype is not DType.INT8 or kind.quant.zero_point):
-        raise NoCFormError(
-            f"{kind.dtype.value} weights with zero point {kind.quant.zero_point}, expected symmetric int8 ones; "
-            "convert the model with today's int8 scheme"
-        )
-    return weight, kind.quant
+    if kind.quant is None or (kind.dtype is DType.INT8 and not kind.quant.zero_point):
+        return name, weight, kind.quant
+    if kind.dtype is not DType.INT8:
+        raise NoCFormError(f"{kind.dtype.value} weights, expected int8, uint8 or int4")
+    less = weight.astype(np.int16) - np.int16(kind.quant.zero_point)
+    less = less.astype(np.int8) if np.abs(less).max(initial=0) <= DType.INT8.limits[1] else less
+    quant = replace(kind.quant, zero_point=0)
+    return layer.builder.constant(name, less, quant), less, quant
 
 
 def check_weight(x: str, quant: QuantParams | None, layer: Layer) -> None:
@@ -76,15 +81,13 @@ def bias_of(layer: Layer, index: int, outputs: int, x: str) -> str:
     return layer.inputs[index] if value.ndim == 1 else layer.constant(value.reshape(-1), "bias")
 
 
-def _convolved(layer: Layer, weight: Array, quant: QuantParams | None, groups: int) -> str:
+def _convolved(layer: Layer, name: str, weight: Array, quant: QuantParams | None, groups: int) -> str:
     stride = window_pair(layer, "StrideH", "StrideW")
     dilation = window_pair(layer, "DilationHFactor", "DilationWFactor", 1)
     check_weight(layer.x, quant, layer)
     kernel = weight.shape[1:3]
     reach = tuple((k - 1) * d + 1 for k, d in zip(kernel, dilation, strict=True))
     op = Conv(stride, dilation, padding_of(layer, layer.shape[1:3], reach, stride), groups, layer.clamp())
-    same = weight.shape == layer.builder.shape(layer.inputs[1])
-    name = layer.inputs[1] if same else layer.builder.constant(layer.inputs[1], weight, quant)
     bias = bias_of(layer, 2, len(weight), layer.x)
     y = layer.activated(layer.emit(op, layer.x, name, bias))
     spread = layer.traces.spread.get(layer.x)
@@ -97,18 +100,18 @@ def _convolved(layer: Layer, weight: Array, quant: QuantParams | None, groups: i
 def conv(layer: Layer) -> str:
     """Convolution, in groups where the filter reads fewer channels than there are."""
     layer.check_rank(4)
-    weight, quant = weight_of(layer, 1, 4)
+    name, weight, quant = weight_of(layer, 1, 4)
     channels = layer.shape[-1]
     if not weight.shape[-1] or channels % weight.shape[-1]:
         raise ValueError(f"filter of shape {weight.shape} does not fit {channels} input channels")
-    return _convolved(layer, weight, quant, channels // weight.shape[-1])
+    return _convolved(layer, name, weight, quant, channels // weight.shape[-1])
 
 
 @handles("DEPTHWISE_CONV_2D")
 def depthwise(layer: Layer) -> str:
     """Convolution of each channel by itself; the file keeps the filter as (1, height, width, outputs)."""
     layer.check_rank(4)
-    weight, quant = weight_of(layer, 1, 4)
+    _, weight, quant = weight_of(layer, 1, 4)
     if weight.shape[0] != 1:
         raise ValueError(f"filter of shape {weight.shape}, expected 1 in front")
     if quant is not None and quant.axis is not None:
@@ -116,13 +119,8 @@ def depthwise(layer: Layer) -> str:
             raise NoCFormError(f"scales along axis {quant.axis} of the filter, expected 3")
         quant = QuantParams(quant.scale, 0, 0)
     first = np.ascontiguousarray(np.moveaxis(weight, 3, 0)).reshape(weight.shape[3], *weight.shape[1:3], 1)
-    if first.shape == weight.shape:
-        layer = _with_weight(layer, layer.builder.constant(layer.inputs[1], first, quant))
-    return _convolved(layer, first, quant, layer.shape[-1])
-
-
-def _with_weight(layer: Layer, name: str) -> Layer:
-    return replace(layer, inputs=(layer.inputs[0], name, *layer.inputs[2:]))
+    name = layer.builder.constant(layer.inputs[1], first, quant)
+    return _convolved(layer, name, first, quant, layer.shape[-1])
 
 
 @handles("TRANSPOSE_CONV")
@@ -131,7 +129,7 @@ def transpose_conv(layer: Layer) -> str:
     x = layer.operand(2)
     shape = layer.builder.shape(x)
     wanted = layer.integers(0, "output shape")
-    weight, quant = weight_of(layer, 1, 4)
+    name, weight, quant = weight_of(layer, 1, 4)
     if len(shape) != 4 or len(wanted) != 4:
         raise NoCFormError(f"an input of rank {len(shape)}, expected 4")
     check_weight(x, quant, layer)
@@ -144,4 +142,4 @@ def transpose_conv(layer: Layer) -> str:
     padding = tuple((begin, max(end, 0)) for begin, end in zip(begins, ends, strict=True))
     op = ConvTranspose(stride, (1, 1), padding, tuple(max(-end, 0) for end in ends), 1, layer.clamp())
     bias = bias_of(layer, 3, len(weight), x)
-    return layer.activated(layer.emit(op, x, layer.inputs[1], bias))
+    return layer.activated(layer.emit(op, x, name, bias))

@@ -20,10 +20,10 @@ def fully_connected(layer: Layer) -> str:
     x = _rows(layer, depth)
     if layer.value(1) is None:
         return _computed_weights(layer, x)
-    weight, quant = weight_of(layer, 1, 2)
+    name, weight, quant = weight_of(layer, 1, 2)
     check_weight(x, quant, layer)
     bias = bias_of(layer, 2, len(weight), x)
-    return layer.activated(layer.emit(Dense(layer.clamp()), x, layer.inputs[1], bias))
+    return layer.activated(layer.emit(Dense(layer.clamp()), x, name, bias))
 
 
 def _rows(layer: Layer, depth: int) -> str:
