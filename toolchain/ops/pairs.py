@@ -8,7 +8,7 @@ zero point, the two roundings of policy `tflm` and the addition of z are one flo
     (256 a m + C 2^32) / 2^32 / 2^(s+7)       C = 2^(s+6) + z 2^(s+7) + 64
 
 where sums below zero add -1, and -128, to C. They don't matter where y has z as its lower limit. Policy `single` has
-neither them nor the 2^31 and the 64.
+neither them nor the 2^31 and the 64. Layers that LiteRT rounds once beside others have no such body.
 """
 
 from __future__ import annotations
@@ -42,7 +42,8 @@ DENSE_HELPERS = ("clamp_s8", "pairs_s8", "octet_s8")
 
 def settled(spec: LinearSpec, outputs: int = PAIR) -> LinearSpec | None:
     """The layer as the DSP bodies take it, None where they don't; `outputs`: how many they compute at a time."""
-    if spec.dtype is not DType.INT8 or spec.wide or len(spec.weight) < outputs:
+    int8 = spec.dtype is DType.INT8 and not spec.wide and spec.rescale == "requantize"
+    if not int8 or len(spec.weight) < outputs:
         return None
     still = _stilled(spec)
     return still if unfit(still) is None else None
@@ -101,12 +102,12 @@ def _pairs(spec: LinearSpec, outputs: int) -> dict[str, Plain]:
 
 def _scales(spec: LinearSpec, order: Any) -> Array:
     """Return int32 (pairs, 5): struct scale_s8. Shifts are one less, which a saturating shift adds."""
-    tflm = spec.rounding is Rounding.TFLM
-    negatives = tflm and spec.low < spec.zero_y
+    twice = spec.rounding is not Rounding.SINGLE
+    negatives = twice and spec.low < spec.zero_y
     multiplier, shift = spec.multiplier[order], -spec.shift[order].astype(np.int64) - 1
     shift[1::2] += 0 if negatives else 7
     offset = (2 * spec.zero_y + 1) << shift
-    offset[1::2] += 64 if tflm and not negatives else 0
+    offset[1::2] += 64 if twice and not negatives else 0
     shifts = shift[::2] + 256 * shift[1::2] - (negatives << 31)
     columns = [multiplier[::2], multiplier[1::2], offset[::2], offset[1::2], shifts]
     return np.stack(columns, axis=-1).astype(np.int32)
