@@ -25,7 +25,7 @@ CORES = {
     "mve": ("cortex-m55", Build("3")),
 }
 SAMPLES = 3
-COUNT = {"conv": 40, "dense": 20}
+COUNT = {"conv": 40, "dense": 20, "depthwise": 30}
 
 
 @pytest.fixture(scope="module", params=list(Rounding), ids=lambda rounding: rounding.value)
@@ -34,6 +34,7 @@ def many(request):
     rng = np.random.default_rng(11)
     some = [layers.random_conv(rng) for _ in range(COUNT["conv"])]
     some += [layers.random_dense(rng) for _ in range(COUNT["dense"])]
+    some += [layers.random_depthwise(rng) for _ in range(COUNT["depthwise"])]
     graph, program = layers.program_of(some, request.param)
     feeds = layers.feeds_for(graph, SAMPLES, rng)
     return graph, program, feeds, layers.run_numpy(graph, feeds, request.param)

@@ -23,6 +23,9 @@ PLANES = 4
 """Channels at a time."""
 COLUMNS = 6
 """Columns that a block of outputs begins after the one before: 6 outputs, or 3 of stride 2."""
+NARROW = 8
+"""Columns of a plane for outputs of no more than five columns, which are one block: known to its instructions."""
+NARROWEST_OUTPUT = 5
 BAND_BYTES = 1152
 """Scratch for the planes of a band, unless the rows of one window take more."""
 SCALE_BITS = 8
@@ -127,7 +130,7 @@ def _planes(axes: Sequence[Sequence[int]]) -> dict[str, int]:
     (_, out_y, kernel, stride, _, _), (in_x, out_x, kernel_x, stride_x, _, pad_x) = axes
     needed = (out_x - 1) * stride_x + kernel_x
     width = max(in_x + pad_x, needed - pad_x)
-    width += width % 2
+    width = NARROW if stride_x == 1 and out_x <= NARROWEST_OUTPUT else width + width % 2
     row = 2 * PLANES * width
     most = max((BAND_BYTES // row - kernel) // stride + 1, 1)
     band = -(-out_y // -(-out_y // most))
@@ -147,5 +150,12 @@ def _planes_kernel(kernel: Kernel, spec: LinearSpec) -> Kernel:
     }
     words = ("depthwise3x3", *(("relu",) if rectified else ()), *(("channels",) if spec.per_channel else ()), "s8")
     blocks = "depthwise_blocks" if rectified else "depthwise_clamped_blocks"
-    helpers = (*kernel.helpers, "four_bytes", "int16_pairs", "depthwise_planes", "depthwise_taps", blocks)
-    return replace(kernel, symbol="_".join(words), variant=tuple(facts.items()), helpers=helpers)
+    dsp = ("four_bytes", "int16_pairs", "depthwise_planes", "depthwise_taps", blocks)
+    return replace(
+        kernel,
+        symbol="_".join(words),
+        variant=tuple(facts.items()),
+        helpers=("clamp_s8",),
+        portable_helpers=("requantize",),
+        dsp_helpers=dsp if rectified else ("requantize", *dsp),
+    )

@@ -31,6 +31,7 @@ static inline int8_t clamp_s8(int32_t value, int32_t low, int32_t high)
     return (int8_t)(at_least > high ? high : at_least);
 }
 
+#if !KERNEL_DSP
 /* value * multiplier * 2^(shift - 31) for multiplier >= 0: a rounding doubling high multiply, then
  * a rounding shift with halves away from zero. */
 static inline int32_t requantize(int32_t value, int32_t multiplier, int32_t shift)
@@ -45,6 +46,7 @@ static inline int32_t requantize(int32_t value, int32_t multiplier, int32_t shif
 
     return (high >> right) + ((high & mask) > threshold ? 1 : 0);
 }
+#endif
 
 #if KERNEL_DSP && !KERNEL_MVE
 /* Weights of two outputs in one 16-bit lane, w + 256 w'; what scales the sums of their products. */
