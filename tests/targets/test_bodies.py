@@ -53,9 +53,11 @@ def test_random_layers(many, core, needs, tmp_path):
 
 
 def test_most_of_them_have_a_body_for_dsp(many):
+    """Fully connected layers that round once as LiteRT does run plain C."""
     _, program, _, _ = many
     own = [step for step in program.steps if step.fields(Body.DSP) != step.fields(Body.PORTABLE)]
-    assert 0.6 * len(program.steps) < len(own) < len(program.steps)
+    able = COUNT["conv"] if program.rounding is Rounding.LITERT else len(program.steps)
+    assert 0.6 * able < len(own) < len(program.steps)
 
 
 @pytest.mark.parametrize("core", CORES)
