@@ -22,7 +22,7 @@ INPUTS = 16
 
 def requantizes(spec: LinearSpec) -> bool:
     """Whether this is int8 and every output is scaled down, by one bit or more besides the multiplier."""
-    int8 = spec.dtype is DType.INT8 and not spec.wide
+    int8 = spec.dtype is DType.INT8 and not spec.wide and spec.rescale == "requantize"
     return int8 and bool(((spec.shift < 0) | (spec.multiplier == 0)).all())
 
 

@@ -117,7 +117,7 @@ def _kernel(macro: str, name: str, y: Tensor, *, clamped: bool, **variant: Any) 
         **variant,
     }
     symbol = f"{name}{suffix}{'_any' if dtype is DType.INT8 and not body else ''}_{dtype.short}"
-    return Kernel("pool", macro, symbol, tuple(facts.items()), BODY_HELPERS[body] if body else ())
+    return Kernel("pool", macro, symbol, tuple(facts.items()), dsp_helpers=BODY_HELPERS[body] if body else ())
 
 
 def _limit_fields(limits: tuple[float, float] | None) -> dict[str, Field]:
