@@ -238,12 +238,12 @@ def linear_kernel(
     if variant["float"]:
         outer: tuple[str, ...] = ("clamp_f32",) if variant["clamped"] else ()
     else:
-        narrow = ("requantize",) if variant["narrow"] else ()
+        narrow = ("requantize",) if variant["rescale"] == "requantize_narrow" else ()
         outer = (*narrow, variant["rescale"], f"clamp_{short}")
     symbol, facts = f"{macro}{flags}_{short}", tuple(variant.items())
     if not dsp and not mve:
         return Kernel(family, macro, symbol, facts, outer + inner)
-    return Kernel(family, macro, symbol, facts, mve, outer + inner, dsp or outer + inner, () if mve else None)
+    return Kernel(family, macro, symbol, facts, (), outer + inner, dsp or outer + inner, mve or None)
 
 
 def dot_helper(variant: dict[str, Any]) -> str:
@@ -260,6 +260,7 @@ _WORDS = {
     "per_channel": "channels",
     "narrow": "b32",
     "once": "once",
+    "once32": "once32",
 }
 
 
@@ -274,7 +275,7 @@ def linear_call_parts(
         flags = {"float": True, "clamped": clamp is not None, **dict.fromkeys(("wide", "offset", "per_channel"), False)}
         types = {"type": "float", "weight": "float", "bias": "float", "sum": "float", "short": "f32"}
         record: dict[str, Plain] = {"weight": Constant(weight), "bias": Constant(constant(operands.inputs[2]))}
-        return {**types, "rescale": "", **flags, "narrow": False, "once": False}, record | limits
+        return {**types, "rescale": "", **flags, **dict.fromkeys(("narrow", "once", "once32"), False)}, record | limits
     offset = spec.wide or (padded and spec.zero_x != 0)
     return _integer_variant(spec, offset=offset), spec.record(weight, offset=offset)
 
@@ -285,7 +286,8 @@ def _integer_variant(spec: LinearSpec, *, offset: bool) -> dict[str, Any]:
     types = {"type": spec.dtype.c, "weight": "int16_t" if spec.wide else "int8_t", "bias": f"{spec.bias.dtype.name}_t"}
     types |= {"sum": "int64_t" if long else "int32_t", "short": spec.dtype.short, "rescale": spec.rescale}
     flags = {"float": False, "clamped": False, "wide": spec.wide, "offset": offset, "per_channel": spec.per_channel}
-    return {**types, **flags, "narrow": spec.rescale.endswith("narrow"), "once": spec.rescale.endswith("once")}
+    once, narrow = spec.rescale == "requantize_once", long and spec.bias.dtype == np.int32
+    return {**types, **flags, "narrow": narrow and not once, "once": once and not narrow, "once32": once and narrow}
 
 
 def integer_spec(operands: Operands, clamp: Clamp | None, *, single_product: bool = False) -> LinearSpec | None:

@@ -59,6 +59,7 @@ def manifest(
         "options": plain(options),
         "inputs": [end(graph, name) for name in graph.inputs],
         "outputs": [end(graph, name) for name in graph.outputs],
+        "states": [type_document(graph.tensors[state.read].type) for state in graph.states],
         "layers": rows,
         "macs": sum(row["macs"] for row in rows),
         "parameters": sum(row["parameters"] for row in rows),
