@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from tests.test_generated import FLAGS
 from toolchain.config import Options
 from toolchain.emit import emit
 from toolchain.lower import lower
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from toolchain.ir.graph import Graph
     from toolchain.ir.types import Array
 
-FLAGS = ("-std=c99", "-O1", "-ffp-contract=off", "-Wall", "-Wextra", "-Wconversion", "-Werror")
 TRAPS = ("-fsanitize=undefined", "-fsanitize-undefined-trap-on-error")
 RUN = """
 static int run_{name}(void)
@@ -67,14 +67,19 @@ def run_all(
         return []
     names = [f"m{i}" for i in range(len(jobs))]
     for name, job in zip(names, jobs, strict=True):
-        program = plan(lower(job.graph, Options(name=name, rounding=job.rounding)))
-        for path, text in emit(program).items():
-            (folder / path).write_text(text)
+        write(name, job, folder)
     (folder / "main.c").write_text(main_source(names, jobs))
     build(names, folder, compiler)
     raw = b"".join(pack(job.ends(job.graph.inputs), job.feeds).tobytes() for job in jobs)
     done = subprocess.run([*runner, folder / "program"], input=raw, capture_output=True, check=True)
     return _outputs(jobs, done.stdout)
+
+
+def write(name: str, job: Job, folder: Path) -> None:
+    """The C of one job."""
+    program = plan(lower(job.graph, Options(name=name, rounding=job.rounding)))
+    for path, text in emit(program).items():
+        (folder / path).write_text(text)
 
 
 def main_source(names: Sequence[str], jobs: Sequence[Job]) -> str:
@@ -92,7 +97,7 @@ def build(names: Sequence[str], folder: Path, compiler: Sequence[str]) -> None:
     """Compile two files at a time, then link."""
 
     def compiled(name: str) -> None:
-        flags = FLAGS if name == "main" else (*FLAGS, *TRAPS)
+        flags = ("-std=c99",) if name == "main" else (*FLAGS, "-O1", "-ffp-contract=off", *TRAPS)
         subprocess.run([*compiler, *flags, "-c", f"{name}.c", "-o", f"{name}.o"], cwd=folder, check=True)
 
     with ThreadPoolExecutor(2) as pool:

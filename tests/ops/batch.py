@@ -104,11 +104,11 @@ def _program(cases: Sequence[Case], body: Body) -> tuple[str, str]:
         steps.append(f"    {call.kernel.symbol}(&layer{number}{reads}, y{number}{scratch});")
         steps.append(f"    fwrite(y{number}, 1, sizeof y{number}, stdout);")
     main = "int main(void)\n{\n" + "\n".join(steps) + "\n    return 0;\n}\n"
-    return _functions(kernels, cases[0].rounding), "\n".join(lines) + "\n" + main
+    return _functions(kernels, cases[0].rounding, body), "\n".join(lines) + "\n" + main
 
 
-def _functions(kernels: dict[str, Kernel], rounding: Rounding) -> str:
-    wanted = {name for kernel in kernels.values() for name in kernel.helpers_of(Body.PORTABLE)}
+def _functions(kernels: dict[str, Kernel], rounding: Rounding, body: Body) -> str:
+    wanted = {name for kernel in kernels.values() for name in kernel.helpers_of(body)}
     template = environment().get_template(HELPERS).module
     known = [
         name for name in environment().loader.get_source(environment(), HELPERS)[0].split() if "(rounding)" in name

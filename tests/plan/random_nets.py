@@ -181,7 +181,7 @@ def wrong_layers(
     wrong = []
     for index, (graph, program, feed) in enumerate(zip(graphs, programs, feeds, strict=True)):
         mine, records = records[: len(program.steps)], records[len(program.steps) :]
-        if not _all_equal(graph, program, feed, [data for _, data in mine]):
+        if not all_equal(graph, program, feed, [data for _, data in mine]):
             wrong.append(index)
     return wrong
 
@@ -206,7 +206,7 @@ def _run(programs: Sequence[Program], folder: Path, data: bytes, sanitize: Seque
     return subprocess.run([folder / "program"], input=data, check=True, capture_output=True).stdout
 
 
-def _all_equal(graph: Graph, program: Program, feed: dict[str, np.ndarray], written: Sequence[bytes]) -> bool:
+def all_equal(graph: Graph, program: Program, feed: dict[str, np.ndarray], written: Sequence[bytes]) -> bool:
     """Whether what every layer has written, after its last call, is what numpy computes."""
     values = interpret.run(graph, feed, keep=True)
     last = {step.tensors[0]: data for step, data in zip(program.steps, written, strict=True)}

@@ -51,6 +51,24 @@ def random_conv(rng: np.random.Generator) -> Layer:
     return _layer(op, (batch, *map(int, size), channels), (outputs, *map(int, kernel), channels), rng)
 
 
+def random_depthwise(rng: np.random.Generator) -> Layer:
+    """A 3x3 convolution of each channel for itself, most of them narrow and rectified."""
+    channels = int(rng.choice([4, 5, 8, 11]))
+    stride = (int(rng.choice([1, 1, 2, 3])), int(rng.choice([1, 1, 2])))
+    size = rng.choice([1, 2, 3, 5, 6, 7, 9, 13], 2)
+    padding = []
+    for have in size:
+        begin, end = (int(n) for n in rng.choice([0, 1, 1, 1, 2, 4], 2))
+        padding.append((begin, end + max(0, 3 - int(have) - begin - end)))
+    rectified = rng.random() < 0.7
+    op = Conv(stride, (1, 1), tuple(padding), channels, (0.0, np.inf) if rectified else _clamp(rng))
+    batch = int(rng.choice([1, 1, 2]))
+    layer = _layer(op, (batch, *map(int, size), channels), (channels, 3, 3, 1), rng)
+    if rectified:
+        layer = (*layer[:4], (*layer[4][:2], QuantParams((0.01,), -128)))
+    return layer
+
+
 def random_dense(rng: np.random.Generator) -> Layer:
     """A fully connected layer of one row, or of a few."""
     inputs, outputs = int(rng.choice([1, 3, 7, 8, 15, 16, 33, 64, 100])), int(rng.choice([1, 3, 4, 5, 6, 8, 13]))

@@ -80,6 +80,28 @@ CONVOLUTIONS = [
 ]
 
 
+DEPTHWISE = [
+    # x, kernel, stride, dilation, padding
+    ((1, 7, 6, 2), (3, 3), (1, 1), (1, 1), ((1, 1), (1, 1))),
+    ((2, 13, 3, 17), (3, 3), (1, 1), (1, 1), ((1, 1), (1, 1))),
+    ((1, 3, 9, 5), (3, 3), (1, 1), (1, 1), ((1, 1), (1, 1))),
+    ((1, 2, 2, 3), (3, 3), (1, 1), (1, 1), ((4, 3), (5, 4))),
+    ((1, 48, 46, 3), (3, 3), (1, 1), (1, 1), ((1, 1), (1, 1))),
+    ((1, 47, 48, 2), (3, 3), (2, 2), (1, 1), ((0, 1), (0, 1))),
+    ((2, 9, 8, 4), (3, 3), (2, 2), (1, 1), ((1, 1), (0, 1))),
+    ((1, 8, 9, 4), (3, 3), (2, 1), (1, 1), ((1, 0), (1, 1))),
+    ((1, 9, 9, 3), (5, 3), (1, 1), (2, 2), ((4, 4), (2, 2))),
+    ((1, 9, 7, 3), (4, 4), (1, 1), (1, 1), ((1, 2), (1, 2))),
+    ((1, 9, 9, 3), (5, 5), (1, 1), (1, 1), ((2, 2), (2, 2))),
+    ((1, 6, 130, 2), (3, 3), (1, 1), (1, 1), ((1, 1), (1, 1))),
+    ((1, 3, 3, 4), (3, 3), (1, 1), (1, 1), ((0, 0), (0, 0))),
+    ((1, 8, 8, 3), (2, 2), (3, 3), (1, 1), ((0, 0), (0, 0))),
+    ((1, 8, 9, 3), (3, 3), (1, 1), (1, 1), ((-1, 0), (0, -2))),
+    ((2, 19, 3), (3,), (1,), (1,), ((1, 1),)),
+    ((1, 19, 4), (4,), (3,), (2,), ((5, 2),)),
+]
+
+
 def convolution(number, case, rng, **how):
     x, kernel, stride, dilation, padding, outputs, groups = case
     weight = (outputs, *kernel, x[-1] // groups)
@@ -90,6 +112,11 @@ def layers_with_weights(rng):
     found = []
     for case in CONVOLUTIONS:
         found.append(convolution(len(found), case, rng, channels=bool(rng.integers(2)), clamp=bool(rng.integers(2))))
+    for case in DEPTHWISE:
+        channels = case[0][-1]
+        how = {"channels": bool(rng.integers(2)), "clamp": bool(rng.integers(2))}
+        found.append(convolution(len(found), (*case, channels, channels), rng, **how))
+    found.append(convolution(len(found), (*DEPTHWISE[1], 17, 17), rng, scale=0.0002))
     found.append(convolution(len(found), CONVOLUTIONS[3], rng, scale=0.0005))
     found.append(convolution(len(found), CONVOLUTIONS[7], rng, scale=0.0003, clamp=True))
     found.append(convolution(len(found), CONVOLUTIONS[4], rng, scale=3e5))
@@ -122,7 +149,7 @@ def test_layers_equal_numpy(needs, tmp_path, rng, rounding):
     wrong, program = differing(layers_with_weights(rng), rounding, tmp_path, rng)
     assert wrong == []
     text = emit.emit(program)["m.c"]
-    assert {kernel.macro for kernel in program.kernels} >= {"conv", "dense"}
+    assert {kernel.macro for kernel in program.kernels} >= {"conv", "dense", "depthwise"}
     assert "KERNEL_MVE" in text
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from jinja2 import nodes
 
+from toolchain.config import Rounding
 from toolchain.emit import bodies, layout
 from toolchain.emit.crc import weights_crc
 from toolchain.emit.environment import c_type, c_value, environment, table, wrapped
@@ -158,7 +159,8 @@ def _helpers(program: Program) -> list[str]:
         raise ValueError(f"{HELPERS}: no macro {', '.join(missing)}")
     if both := sorted(callers.keys() & {kernel.symbol for kernel in program.kernels}):
         raise ValueError(f"{HELPERS}: {', '.join(both)} is the name of a kernel as well")
-    return [_helper(name, program.rounding.value, bodies.condition(callers[name])) for name in known if name in callers]
+    rounding = Rounding.SINGLE if program.rounding is Rounding.SINGLE else Rounding.TFLM
+    return [_helper(name, rounding.value, bodies.condition(callers[name])) for name in known if name in callers]
 
 
 def _helper(name: str, rounding: str, condition: str) -> str:

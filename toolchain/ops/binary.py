@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -211,13 +211,14 @@ class Binary(Op):
         (table,) = self.reference_int(operands, operand[:, None], operand[None])
         a, b, y = (only_quant(tensor)[0] for tensor in (*operands.inputs, operands.outputs[0]))
         found = weighted_sum(table, a / y, b / y if self.kind == "add" else -b / y)
-        helpers = self._helpers(operands.inputs[0].type)
         if found is None:
+            helpers = self._helpers(operands.inputs[0].type)
             return _pairwise(f"{name}_stepwise", operands, variant, helpers, record)
         fields = {key: bodies(value, None) for key, value in record.items() if not isinstance(value, Bodies)}
         fields |= {key: bodies(None, value) for key, value in asdict(found).items()}
-        helpers = (*helpers, "four_bytes", "weighted_sums")
-        return _pairwise(name, operands, (*variant, ("weighted", True)), helpers, dict(fields))
+        call = _pairwise(name, operands, (*variant, ("weighted", True)), ("clamp_s8",), dict(fields))
+        dsp = ("four_bytes", "weighted_sums")
+        return replace(call, kernel=replace(call.kernel, portable_helpers=("requantize",), dsp_helpers=dsp))
 
     def _limits(self) -> dict[str, Field]:
         return {} if self.clamp is None else {"low": float(self.clamp[0]), "high": float(self.clamp[1])}

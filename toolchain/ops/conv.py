@@ -12,6 +12,7 @@ import numpy as np
 
 from toolchain.ir.graph import Tensor
 from toolchain.ir.types import Array, DType, TensorType
+from toolchain.ops import depthwise_mve
 from toolchain.ops.base import Call, Field, Op, Operands, float32, operator
 from toolchain.ops.dense import dense_call
 from toolchain.ops.depthwise import depthwise_call
@@ -215,7 +216,8 @@ class Conv(Op):
             raise ValueError(f"{operands.inputs[1].name}: a convolution with computed weights")
         if self.groups == channels == shape[0] > 1 and not wide:
             geometry = {"channels": channels, **{name: record[name] for name in record if name not in DEPTHWISE}}
-            return (depthwise_call(operands, self.clamp, spec, geometry, _axes(record), padded=not self._unpadded),)
+            call = depthwise_call(operands, self.clamp, spec, geometry, _axes(record), padded=not self._unpadded)
+            return (depthwise_mve.with_body(call, operands, spec, _axes(record)),)
         if self.groups == 1 and not wide and (self.dilation[-1] == 1 or shape[-2] == 1):
             starts = _window_starts(operands, record)
             geometry = {name: record[name] for name in record if name not in SINGLE_GROUP}

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from toolchain.config import Rounding
 from toolchain.errors import InputError
 from toolchain.fixedpoint import reduced_multiplier, requantize, requantize_wide
 from toolchain.ir.graph import Tensor
@@ -87,7 +88,8 @@ def _int8_call(
     kernel = linear_kernel(
         "dense",
         "dense",
-        variant | {"dsp": still is not None, "mve": helium.requantizes(spec)},
+        variant
+        | {"dsp": still is not None, "mve": helium.requantizes(spec), "single": spec.rounding is Rounding.SINGLE},
         "products4_s8",
         dsp=() if still is None else pairs.DENSE_HELPERS,
         mve=helium.DENSE_HELPERS if helium.requantizes(spec) else (),

@@ -16,13 +16,16 @@ import numpy as np
 from toolchain.config import Rounding
 from toolchain.ir.types import DType, TensorType
 from toolchain.ops.base import Call, Field, Kernel, Operands, bodies
-from toolchain.ops.linear import WIDEST, Clamp, LinearSpec, constant, linear_call_parts, linear_kernel
+from toolchain.ops.linear import WIDEST, Clamp, LinearSpec, constant, dot_helper, linear_call_parts, linear_kernel
 from toolchain.ops.overlap import Overlap, by_lanes, by_row, common, first_inputs, first_pixels, in_bands
 
 PLANES = 4
 """Channels at a time."""
 COLUMNS = 6
 """Columns that a block of outputs begins after the one before: 6 outputs, or 3 of stride 2."""
+NARROW = 8
+"""Columns of a plane for outputs of no more than five columns, which are one block: known to its instructions."""
+NARROWEST_OUTPUT = 5
 BAND_BYTES = 1152
 """Scratch for the planes of a band, unless the rows of one window take more."""
 SCALE_BITS = 8
@@ -50,7 +53,7 @@ def depthwise_call(
     scratch = rows * _row_bytes(x)
     record: dict[str, Field] = {**geometry, "kept_rows": rows, **fields}
     if spec is None or not narrow or not _fits_planes(spec, axes):
-        kernel = linear_kernel("depthwise", "depthwise", variant | {"planes": False})
+        kernel = linear_kernel("depthwise", "depthwise", variant | {"planes": False}, *_windows(variant))
         return Call(kernel, record, scratch=scratch, overlaps=(overlap,))
     planes = _planes(axes)
     record |= spec.record(weight, offset=True) | {name: bodies(None, value) for name, value in planes.items()}
@@ -58,6 +61,11 @@ def depthwise_call(
     kernel = _planes_kernel(linear_kernel("depthwise", "depthwise", variant), spec)
     scratch = max(scratch, planes["plane_bytes"])
     return Call(kernel, record, scratch=scratch, overlaps=(common(overlap, overlap_planes),))
+
+
+def _windows(variant: dict[str, Any]) -> tuple[str, str]:
+    """The helpers of plain C: which taps meet the picture, and the sums over them."""
+    return "taps_within", f"window_{dot_helper(variant).removeprefix('dot_')}"
 
 
 def _row_bytes(x: TensorType) -> int:
@@ -71,7 +79,7 @@ def _kept_rows(x: TensorType, y: TensorType, axes: Sequence[Sequence[int]]) -> t
     layers of a network: then it is written in place.
     """
     (in_y, _, kernel, _, dilation, _), along_x = axes
-    lanes = by_lanes(first_pixels([first_inputs(*axis) for axis in axes], (in_y, along_x[0]), x.shape[0]), x)
+    lanes = by_lanes(first_pixels([first_inputs(*axis) for axis in axes], (in_y, along_x[0]), x.shape[0]), x, 1)
     rows = (kernel - 1) * dilation + 1
     if 2 * rows > in_y or lanes.least < _row_bytes(x):
         return 0, lanes
@@ -127,7 +135,7 @@ def _planes(axes: Sequence[Sequence[int]]) -> dict[str, int]:
     (_, out_y, kernel, stride, _, _), (in_x, out_x, kernel_x, stride_x, _, pad_x) = axes
     needed = (out_x - 1) * stride_x + kernel_x
     width = max(in_x + pad_x, needed - pad_x)
-    width += width % 2
+    width = NARROW if stride_x == 1 and out_x <= NARROWEST_OUTPUT else width + width % 2
     row = 2 * PLANES * width
     most = max((BAND_BYTES // row - kernel) // stride + 1, 1)
     band = -(-out_y // -(-out_y // most))
@@ -147,5 +155,12 @@ def _planes_kernel(kernel: Kernel, spec: LinearSpec) -> Kernel:
     }
     words = ("depthwise3x3", *(("relu",) if rectified else ()), *(("channels",) if spec.per_channel else ()), "s8")
     blocks = "depthwise_blocks" if rectified else "depthwise_clamped_blocks"
-    helpers = (*kernel.helpers, "four_bytes", "int16_pairs", "depthwise_planes", "depthwise_taps", blocks)
-    return replace(kernel, symbol="_".join(words), variant=tuple(facts.items()), helpers=helpers)
+    dsp = ("four_bytes", "int16_pairs", "depthwise_planes", "depthwise_taps", blocks)
+    return replace(
+        kernel,
+        symbol="_".join(words),
+        variant=tuple(facts.items()),
+        helpers=("clamp_s8",),
+        portable_helpers=("requantize", "taps_within", "window_offset_s8"),
+        dsp_helpers=dsp if rectified else ("requantize", *dsp),
+    )

@@ -22,7 +22,7 @@ INPUTS = 16
 
 def requantizes(spec: LinearSpec) -> bool:
     """Whether this is int8 and every output is scaled down, by one bit or more besides the multiplier."""
-    int8 = spec.dtype is DType.INT8 and not spec.wide
+    int8 = spec.dtype is DType.INT8 and not spec.wide and spec.rescale == "requantize"
     return int8 and bool(((spec.shift < 0) | (spec.multiplier == 0)).all())
 
 
@@ -41,11 +41,15 @@ def packed(rows: Array) -> Array:
 
 def scales(spec: LinearSpec, bias: Array) -> Array:
     """Return int32 (outputs / 4, 3, 4): bias, multiplier and shift of each."""
-    shift = np.where(spec.multiplier == 0, -1, spec.shift)
-    parts = (np.broadcast_to(part, bias.shape) for part in (bias, spec.multiplier, shift))
-    table = np.stack([np.pad(part, (0, -bias.size % OUTPUTS)) for part in parts]).astype(np.int32)
+    table = np.pad(parts(spec, bias), ((0, 0), (0, -bias.size % OUTPUTS)))
     rows: Array = table.reshape(3, -1, OUTPUTS).swapaxes(0, 1)
     return rows
+
+
+def parts(spec: LinearSpec, bias: Array) -> Array:
+    """Return int32 (3, outputs): bias, multiplier and shift of each, the shift at least one bit to the right."""
+    shift = np.where(spec.multiplier == 0, -1, spec.shift)
+    return np.stack([np.broadcast_to(part, bias.shape) for part in (bias, spec.multiplier, shift)]).astype(np.int32)
 
 
 UNUSED = ("bias", "multiplier", "shift")

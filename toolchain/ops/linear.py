@@ -243,7 +243,7 @@ def linear_kernel(
     symbol, facts = f"{macro}{flags}_{short}", tuple(variant.items())
     if not dsp and not mve:
         return Kernel(family, macro, symbol, facts, outer + inner)
-    return Kernel(family, macro, symbol, facts, mve, outer + inner, dsp or outer + inner, () if mve else None)
+    return Kernel(family, macro, symbol, facts, (), outer + inner, dsp or outer + inner, mve or None)
 
 
 def dot_helper(variant: dict[str, Any]) -> str:

@@ -8,7 +8,7 @@ zero point, the two roundings of policy `tflm` and the addition of z are one flo
     (256 a m + C 2^32) / 2^32 / 2^(s+7)       C = 2^(s+6) + z 2^(s+7) + 64
 
 where sums below zero add -1, and -128, to C. They don't matter where y has z as its lower limit. Policy `single` has
-neither them nor the 2^31 and the 64.
+neither them nor the 2^31 and the 64. Layers that LiteRT rounds once beside others have no such body.
 """
 
 from __future__ import annotations
@@ -42,7 +42,8 @@ DENSE_HELPERS = ("clamp_s8", "pairs_s8", "octet_s8")
 
 def settled(spec: LinearSpec, outputs: int = PAIR) -> LinearSpec | None:
     """The layer as the DSP bodies take it, None where they don't; `outputs`: how many they compute at a time."""
-    if spec.dtype is not DType.INT8 or spec.wide or len(spec.weight) < outputs:
+    int8 = spec.dtype is DType.INT8 and not spec.wide and spec.rescale == "requantize"
+    if not int8 or len(spec.weight) < outputs:
         return None
     still = _stilled(spec)
     return still if unfit(still) is None else None
@@ -87,26 +88,29 @@ def record(spec: LinearSpec, geometry: Mapping[str, Plain], outputs: int = PAIR)
 
 def _pairs(spec: LinearSpec, outputs: int) -> dict[str, Plain]:
     order = _order(len(spec.weight), outputs)
-    negatives = spec.rounding is Rounding.TFLM and spec.low < spec.zero_y
-    fields: dict[str, Plain] = {
-        "weight": Constant(packed(spec.weight.reshape(len(spec.weight), -1)[order], outputs)),
-        "scale": Constant(_numbers(spec, order, 0 if negatives else 7)),
-        "middle": 2 * spec.zero_y + 1,
-        "half": 0 if negatives or spec.rounding is Rounding.SINGLE else 64,
+    scale = _scales(spec, order)
+    shared = bool((scale == scale[0]).all())
+    return {
+        "weight": Constant(packed(_by_rows(spec.weight)[order], spec.folded_bias()[order], outputs)),
+        "scale": Constant(scale[:1] if shared else scale),
+        "step": 0 if shared else scale.shape[1],
+        "limited": (spec.low, spec.high) != (-128, 127),
+        "low": spec.low,
+        "high": spec.high,
     }
-    if spec.rounding is Rounding.TFLM:
-        fields["negatives"] = negatives
-    limited = (spec.low, spec.high) != (-128, 127)
-    return fields | {"limited": limited, "low": spec.low, "high": spec.high}
 
 
-def _numbers(spec: LinearSpec, order: Any, further: int) -> Array:
-    """Return int32 (pairs, 5): bias, bias + 256 bias', the multipliers, the shifts less one in bytes."""
-    bias, shift = spec.folded_bias()[order].astype(np.int64), -spec.shift[order].astype(np.int64) - 1
-    multiplier = spec.multiplier[order]
-    both = bias[::2] + 256 * bias[1::2]
-    shifts = shift[::2] + 256 * (shift[1::2] + further)
-    return np.stack([bias[::2], both, multiplier[::2], multiplier[1::2], shifts], axis=-1).astype(np.int32)
+def _scales(spec: LinearSpec, order: Any) -> Array:
+    """Return int32 (pairs, 5): struct scale_s8. Shifts are one less, which a saturating shift adds."""
+    twice = spec.rounding is not Rounding.SINGLE
+    negatives = twice and spec.low < spec.zero_y
+    multiplier, shift = spec.multiplier[order], -spec.shift[order].astype(np.int64) - 1
+    shift[1::2] += 0 if negatives else 7
+    offset = (2 * spec.zero_y + 1) << shift
+    offset[1::2] += 64 if twice and not negatives else 0
+    shifts = shift[::2] + 256 * shift[1::2] - (negatives << 31)
+    columns = [multiplier[::2], multiplier[1::2], offset[::2], offset[1::2], shifts]
+    return np.stack(columns, axis=-1).astype(np.int32)
 
 
 def _order(count: int, outputs: int) -> Any:
@@ -116,14 +120,26 @@ def _order(count: int, outputs: int) -> Any:
     return (starts[:, None] + np.arange(outputs)).ravel()
 
 
-def packed(rows: Array, outputs: int = PAIR) -> Array:
-    """Return int16 (groups of outputs, quads of inputs, pairs, 4): lanes of inputs 0, 2, 1, 3 of each quad.
+def _by_rows(weight: Array) -> Array:
+    """Weights (outputs, inputs): of each row of a kernel what fills fours, then what that leaves over."""
+    count = len(weight)
+    rows = weight.reshape(count, -1, weight.shape[-2] * weight.shape[-1] if weight.ndim > 2 else weight.shape[-1])
+    fours = rows.shape[-1] // QUAD * QUAD
+    return np.concatenate([rows[..., :fours].reshape(count, -1), rows[..., fours:].reshape(count, -1)], axis=1)
 
-    Inputs are filled up with zeros: to fours, with four outputs at a time to eights.
+
+def packed(rows: Array, bias: Array, outputs: int = PAIR) -> Array:
+    """Return int16 (groups of outputs, ...): of each pair b and b + 256 b', then of each quad of inputs the pairs.
+
+    A pair has lanes of inputs 0, 2, 1, 3 of the quad. Inputs are filled up with zeros: to fours, with four outputs at
+    a time to eights.
     """
-    step = QUAD * outputs // PAIR
+    step, pairs = QUAD * outputs // PAIR, outputs // PAIR
     inputs = -(-rows.shape[1] // step) * step
     wide = np.zeros((len(rows), inputs), np.int16)
     wide[:, : rows.shape[1]] = rows
-    lanes = (wide[::2] + 256 * wide[1::2]).reshape(-1, outputs // PAIR, inputs // QUAD, QUAD)[..., [0, 2, 1, 3]]
-    return np.ascontiguousarray(lanes.transpose(0, 2, 1, 3))
+    lanes = (wide[::2] + 256 * wide[1::2]).reshape(-1, pairs, inputs // QUAD, QUAD)[..., [0, 2, 1, 3]]
+    wide_bias = bias.astype(np.int64)
+    biases = np.stack([wide_bias[::2], wide_bias[::2] + 256 * wide_bias[1::2]], axis=-1).astype("<i4").view("<i2")
+    groups = len(lanes)
+    return np.concatenate([biases.reshape(groups, -1), lanes.transpose(0, 2, 1, 3).reshape(groups, -1)], axis=1)

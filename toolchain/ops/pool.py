@@ -117,7 +117,7 @@ def _kernel(macro: str, name: str, y: Tensor, *, clamped: bool, **variant: Any) 
         **variant,
     }
     symbol = f"{name}{suffix}{'_any' if dtype is DType.INT8 and not body else ''}_{dtype.short}"
-    return Kernel("pool", macro, symbol, tuple(facts.items()), BODY_HELPERS[body] if body else ())
+    return Kernel("pool", macro, symbol, tuple(facts.items()), dsp_helpers=BODY_HELPERS[body] if body else ())
 
 
 def _limit_fields(limits: tuple[float, float] | None) -> dict[str, Field]:
@@ -180,7 +180,7 @@ class AvgPool(Op):
     """The average over each window. The divisor counts the input and `counted`, the padding that counts as zeros.
 
     `counted` is () or has (begin, end) per spatial axis, no more than `padding`; `include_pad` without it
-    counts all of `padding`.
+    counts all of `padding`. `halves_up`: int8 that was uint8 in the model, whose halves go up and not away from zero.
     """
 
     window: tuple[int, ...]
@@ -189,12 +189,15 @@ class AvgPool(Op):
     include_pad: bool = False
     counted: Pairs = ()
     clamp: Clamp | None = None
+    halves_up: bool = False
 
     quant_rule = QuantRule.SAME_AS_INPUT
 
     def __post_init__(self) -> None:
         if self.include_pad and not self.counted:
             object.__setattr__(self, "counted", self.padding)
+        if self.halves_up and self.counted:
+            raise ValueError("halves go up only where no padding counts")
 
     def _windows(self) -> Windows:
         return Windows(self.window, self.stride, self.padding, (1,) * len(self.window))
@@ -234,6 +237,8 @@ class AvgPool(Op):
         if self.counted:
             total = total + zero_point * (divisors - self._counts(spatial, ((0, 0),) * len(spatial)))
         mean = np.sign(total) * ((np.abs(total) + divisors // 2) // divisors)
+        if self.halves_up:
+            mean = (total + divisors // 2) // divisors
         low, high = y.type.dtype.limits
         return (_clamped(np.clip(mean, low, high).astype(x.dtype), clamp_limits(self.clamp, y)),)
 
@@ -249,10 +254,12 @@ class AvgPool(Op):
         whole = macro == "avgpool"
         overlap = by_pixel(pixels, x.type, y.type, writes_first=True) if whole else by_lanes(pixels, x.type)
         pairs = self._sums_pairs(x.type)
-        kernel = _kernel(macro, "avgpool", y, clamped=limits is not None, padded=False, pairs=pairs)
+        up = self.halves_up and macro == "avgpool_int"
+        name = "avgpool_up" if up else "avgpool"
+        kernel = _kernel(macro, name, y, clamped=limits is not None, padded=False, pairs=pairs, up=up)
         if self.counted:
             record |= self._counted_fields()
-            kernel = _kernel(macro, "avgpool_padded", y, clamped=True, padded=True, pairs=pairs)
+            kernel = _kernel(macro, "avgpool_padded", y, clamped=True, padded=True, pairs=pairs, up=False)
             if macro == "avgpool_int":
                 record["zero_point"] = only_quant(y)[1]
         return (Call(kernel, record, overlaps=(overlap,)),)

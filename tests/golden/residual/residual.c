@@ -31,32 +31,62 @@ static inline int8_t clamp_s8(int32_t value, int32_t low, int32_t high)
     return (int8_t)(at_least > high ? high : at_least);
 }
 
+#if !KERNEL_DSP
 /* value * multiplier * 2^(shift - 31) for multiplier >= 0: a rounding doubling high multiply, then
  * a rounding shift with halves away from zero. */
 static inline int32_t requantize(int32_t value, int32_t multiplier, int32_t shift)
 {
     const int32_t left = shift > 0 ? shift : 0;
-    const int32_t right = shift > 0 ? 0 : -shift;
-    const int32_t shifted = (int32_t)((uint32_t)value << left);
-    const int64_t product = (int64_t)shifted * multiplier;
+    const int64_t product = (int64_t)(int32_t)((uint32_t)value << left) * multiplier;
     const int32_t high = (int32_t)((product + ((int64_t)1 << 30)) >> 31);
-    const int32_t mask = (int32_t)((1u << right) - 1u);
-    const int32_t threshold = (mask >> 1) + (high < 0 ? 1 : 0);
 
-    return (high >> right) + ((high & mask) > threshold ? 1 : 0);
+    if (shift >= 0) {
+        return high;
+    }
+    return (((high + (high >> 31)) >> (-1 - shift)) + 1) >> 1;
 }
+#endif
 
 #if KERNEL_DSP && !KERNEL_MVE
-/* Weights of two outputs in one 16-bit lane, w + 256 w'; what scales the sums of their products. */
+/* Two outputs at a time, with their weights in one 16-bit lane: w + 256 w'. */
 struct pairs_s8 {
-    const int16_t *weight;
-    const int32_t *scale; /* of each pair: bias, bias + 256 bias', multipliers, shifts in bytes */
-    int32_t middle;       /* twice the zero point of y, plus one */
-    int32_t half;         /* what rounds the second output of a pair */
-    int32_t negatives;    /* whether sums below zero show in y */
-    int32_t limited;      /* whether y has narrower limits than int8 */
+    const int16_t *weight; /* before those of a pair its biases, b and b + 256 b', in halves */
+    const int32_t *scale;  /* of each pair, or of all: what struct scale_s8 holds */
+    int32_t step;          /* from a pair's scale to the next, 0 or 5 */
+    int32_t limited;       /* whether y has narrower limits than int8 */
     int32_t low, high;
 };
+
+/* Takes a pair's biases. */
+static inline void take_biases(const int16_t **weight, int32_t *sum, int32_t *both)
+{
+    __asm volatile("ldrd %0, %1, [%2], #8"
+                   : "=&r"(*sum), "=&r"(*both), "+&r"(*weight)
+                   :
+                   : "memory");
+}
+
+/* What scales the sums of two outputs. */
+struct scale_s8 {
+    int32_t multiplier[2];
+    int32_t offset[2]; /* zero point of y, and what rounds */
+    int32_t shift[2];
+    int32_t negatives; /* below zero where sums below zero show in y */
+};
+
+static inline struct scale_s8 scale_of_pair(const int32_t numbers[5])
+{
+    struct scale_s8 scale;
+
+    scale.multiplier[0] = numbers[0];
+    scale.multiplier[1] = numbers[1];
+    scale.offset[0] = numbers[2];
+    scale.offset[1] = numbers[3];
+    scale.shift[0] = numbers[4] & 255;
+    scale.shift[1] = numbers[4] >> 8 & 255;
+    scale.negatives = numbers[4];
+    return scale;
+}
 
 /* (a * b + c * 2^32) / 2^32. */
 static inline int32_t product_high(int32_t a, int32_t b, int32_t c)
@@ -85,24 +115,6 @@ static inline void store_halves(int32_t first, int32_t second, int8_t *y)
     memcpy(y, &both, sizeof both);
 }
 
-/* The numbers of one pair. */
-struct scale_s8 {
-    int32_t multiplier[2], offset[2], shift[2];
-};
-
-static inline struct scale_s8 scale_of_pair(const struct pairs_s8 *layer, const int32_t pair[5])
-{
-    struct scale_s8 scale;
-
-    scale.multiplier[0] = pair[2];
-    scale.multiplier[1] = pair[3];
-    scale.shift[0] = pair[4] & 255;
-    scale.shift[1] = pair[4] >> 8;
-    scale.offset[0] = layer->middle << scale.shift[0];
-    scale.offset[1] = (layer->middle << scale.shift[1]) + layer->half;
-    return scale;
-}
-
 /* Two outputs from `sum`, the first one's, and `both` = sum + 256 times the second one's. */
 static inline void scale_pair(const struct scale_s8 *by, int32_t sum, int32_t both, int8_t *y)
 {
@@ -113,8 +125,7 @@ static inline void scale_pair(const struct scale_s8 *by, int32_t sum, int32_t bo
 }
 
 /* The same where sums below zero show in y: they round the other way. */
-static inline void scale_signed_pair(const struct scale_s8 *by, int32_t sum, int32_t both,
-                                     int8_t *y)
+static inline void scale_signed(const struct scale_s8 *by, int32_t sum, int32_t both, int8_t *y)
 {
     const int32_t other = (both - sum) >> 7;
     const int32_t offset[2] = {by->offset[0] + (sum >> 31), by->offset[1] + (other >> 31)};
@@ -204,13 +215,41 @@ static uint32_t *widen_s8(const int8_t *x0, const int8_t *x1, const int8_t *x2, 
     return patch;
 }
 
+/* Rows of three windows, `step` apart: of each row what fills fours, then what that leaves over. */
+static void widen_rows(const int8_t *x0, const int8_t *x1, const int8_t *x2, int32_t step,
+                       int32_t rows, int32_t width, uint32_t *patch)
+{
+    const int32_t fours = width & ~3, end = rows * step;
+    int8_t rest[3][4];
+    int32_t count = 0;
+
+    for (int32_t row = 0; row < end; row += step) {
+        patch = widen_s8(x0 + row, x1 + row, x2 + row, fours, patch);
+    }
+    for (int32_t row = 0; row < end && fours < width; row += step) {
+        for (int32_t input = row + fours; input < row + width; input++) {
+            rest[0][count] = x0[input];
+            rest[1][count] = x1[input];
+            rest[2][count] = x2[input];
+            count++;
+            if (count == 4) {
+                patch = widen_s8(rest[0], rest[1], rest[2], 4, patch);
+                count = 0;
+            }
+        }
+    }
+    if (count > 0) {
+        widen_s8(rest[0], rest[1], rest[2], 4, patch);
+    }
+}
+
 /* both += weight * x and sum += (its low bytes) * x, for four inputs of three pixels. */
 static inline void multiply_quad(const uint32_t **patch, const int16_t **weight, int32_t both[3],
                                  int32_t sum[3])
 {
-    register uint32_t x0 __asm("r8");
-    register uint32_t x1 __asm("r9");
-    register uint32_t x2 __asm("r10");
+    register uint32_t x0 __asm("r10");
+    register uint32_t x1 __asm("r11");
+    register uint32_t x2 __asm("r12");
     uint32_t w0, w1;
 
     __asm volatile("ldrd %[w0], %[w1], [%[w]], #8\n\t"
@@ -237,61 +276,55 @@ static inline void multiply_quad(const uint32_t **patch, const int16_t **weight,
                    : "memory");
 }
 
-/* All outputs of three widened pixels, 4 * quads inputs each; the pixels' outputs lie at y, y +
- * second and y + third. An odd last output is computed together with the one before it. */
-static void pixels_s8(const struct pairs_s8 *layer, const uint32_t *widened, int32_t quads,
-                      int32_t outputs, int8_t *y, int32_t second, int32_t third)
-    __attribute__((noinline));
+/* The pairs of outputs from `first` on of three widened pixels of 4 * quads inputs, written to y,
+ * y + second and y + third. */
+static void pixels_s8(const struct pairs_s8 *layer, int32_t first, int32_t beyond,
+                      const uint32_t *widened, int32_t quads, int8_t *y, int32_t second,
+                      int32_t third) __attribute__((noinline));
 
-static void pixels_s8(const struct pairs_s8 *layer, const uint32_t *widened, int32_t quads,
-                      int32_t outputs, int8_t *y, int32_t second, int32_t third)
+static void pixels_s8(const struct pairs_s8 *layer, int32_t first, int32_t beyond,
+                      const uint32_t *widened, int32_t quads, int8_t *y, int32_t second,
+                      int32_t third)
 {
-    const int16_t *weight = layer->weight;
-    const int32_t *pair = layer->scale;
+    const int16_t *weight = layer->weight + 4 * (quads + 1) * first;
+    const int16_t *const end = layer->weight + 4 * (quads + 1) * beyond;
+    const int32_t *scale = layer->scale + layer->step * first;
+    const int32_t fours = quads >> 2, rest = quads & 3, step = layer->step;
 
-    for (; outputs > 0; outputs -= 2) {
+    for (; weight != end; y += 2) {
         const uint32_t *patch = widened;
-        int32_t sum[3] = {pair[0], pair[0], pair[0]};
-        int32_t both[3] = {pair[1], pair[1], pair[1]};
-        for (int32_t fours = quads >> 2; fours > 0; fours--) {
+        int32_t sum[3], both[3];
+        take_biases(&weight, sum, both);
+        sum[1] = sum[2] = sum[0];
+        both[1] = both[2] = both[0];
+        for (int32_t left = fours; left > 0; left--) {
             multiply_quad(&patch, &weight, both, sum);
             multiply_quad(&patch, &weight, both, sum);
             multiply_quad(&patch, &weight, both, sum);
             multiply_quad(&patch, &weight, both, sum);
         }
-        if (quads & 2) {
-            multiply_quad(&patch, &weight, both, sum);
-            multiply_quad(&patch, &weight, both, sum);
-        }
-        if (quads & 1) {
+        for (int32_t left = rest; left > 0; left--) {
             multiply_quad(&patch, &weight, both, sum);
         }
-        const struct scale_s8 scale = scale_of_pair(layer, pair);
-        if (outputs == 1) {
-            y--;
-        }
-        if (layer->negatives) {
-            scale_signed_pair(&scale, sum[0], both[0], y);
-            scale_signed_pair(&scale, sum[1], both[1], y + second);
-            scale_signed_pair(&scale, sum[2], both[2], y + third);
+        const struct scale_s8 by = scale_of_pair(scale);
+        scale += step;
+        if (by.negatives < 0) {
+            scale_signed(&by, sum[0], both[0], y);
+            scale_signed(&by, sum[1], both[1], y + second);
+            scale_signed(&by, sum[2], both[2], y + third);
         } else {
-            scale_pair(&scale, sum[0], both[0], y);
-            scale_pair(&scale, sum[1], both[1], y + second);
-            scale_pair(&scale, sum[2], both[2], y + third);
+            scale_pair(&by, sum[0], both[0], y);
+            scale_pair(&by, sum[1], both[1], y + second);
+            scale_pair(&by, sum[2], both[2], y + third);
         }
-        y += 2;
-        pair += 5;
     }
 }
 #endif
 
 #if !KERNEL_DSP
-/* Inputs that a vector unit takes at a time. */
-#if defined(__AVX2__)
-enum { step_s8 = 32 };
-#else
-enum { step_s8 = 1 };
-#endif
+#if defined(__SSE2__) || defined(__ARM_NEON)
+/* Inputs that a vector unit takes at a time, and how many are made 16 bits wide for it at once. */
+enum { step_s8 = 32, block_s8 = 256 };
 
 /* Sums of weight * patch for two patches, `stride` apart and zero behind their `inputs`, and for
  * up to 16 outputs. As many steps as fit read on into the weights of the following outputs, of
@@ -299,12 +332,46 @@ enum { step_s8 = 1 };
 static inline void products_s8(const uint8_t *patch, int32_t stride, const int8_t *weight,
                                int32_t left, int32_t inputs, int32_t outputs, int32_t sums[2][16])
 {
+    int16_t wide[2][block_s8];
+
+    memset(sums, 0, 2 * 16 * sizeof(**sums));
+    for (int32_t first = 0; first < inputs; first += block_s8) {
+        const int32_t rest = stride - first < block_s8 ? stride - first : block_s8;
+        for (int32_t input = 0; input < rest; input++) {
+            wide[0][input] = patch[first + input];
+            wide[1][input] = patch[first + stride + input];
+        }
+        for (int32_t output = 0; output < outputs; output += 2) {
+            const int8_t *one = weight + output * inputs + first;
+            const int8_t *other = output + 1 < outputs ? one + inputs : one;
+            const int32_t run = other - weight + rest <= left ? rest : inputs - first;
+            int32_t products[4] = {0, 0, 0, 0};
+            for (int32_t input = 0; input < run; input++) {
+                products[0] += wide[0][input] * one[input];
+                products[1] += wide[0][input] * other[input];
+                products[2] += wide[1][input] * one[input];
+                products[3] += wide[1][input] * other[input];
+            }
+            sums[0][output] += products[0];
+            sums[0][output + 1] += products[1];
+            sums[1][output] += products[2];
+            sums[1][output + 1] += products[3];
+        }
+    }
+}
+#else
+enum { step_s8 = 1 };
+
+/* Sums of weight * patch for two patches, `stride` apart, and for up to 16 outputs. */
+static inline void products_s8(const uint8_t *patch, int32_t stride, const int8_t *weight,
+                               int32_t left, int32_t inputs, int32_t outputs, int32_t sums[2][16])
+{
+    (void)left;
     for (int32_t output = 0; output < outputs; output += 2) {
         const int8_t *other = output + 1 < outputs ? weight + inputs : weight;
-        const int32_t run = other - weight + stride <= left ? stride : inputs;
         int32_t products[4] = {0, 0, 0, 0};
 
-        for (int32_t input = 0; input < run; input++) {
+        for (int32_t input = 0; input < inputs; input++) {
             products[0] += patch[input] * weight[input];
             products[1] += patch[input] * other[input];
             products[2] += patch[stride + input] * weight[input];
@@ -315,9 +382,9 @@ static inline void products_s8(const uint8_t *patch, int32_t stride, const int8_
         sums[1][output] = products[2];
         sums[1][output + 1] = products[3];
         weight += 2 * inputs;
-        left -= 2 * inputs;
     }
 }
+#endif
 #endif
 
 #if KERNEL_MVE
@@ -330,8 +397,8 @@ static inline void copy_mve(int8_t *to, const int8_t *from, int32_t bytes)
                    "vstrb.8 q0, [%[to]], #16\n\t"
                    "letp lr, 1b\n"
                    "2:"
-                   : [to] "+r"(to), [from] "+r"(from), [bytes] "+r"(bytes)
-                   :
+                   : [to] "+&r"(to), [from] "+&r"(from)
+                   : [bytes] "r"(bytes)
                    : "q0", "lr", "memory");
 }
 #endif
@@ -346,8 +413,8 @@ static inline void fill_mve(int8_t *to, int32_t value, int32_t bytes)
                    "vstrb.8 q0, [%[to]], #16\n\t"
                    "letp lr, 1b\n"
                    "2:"
-                   : [to] "+r"(to), [value] "+r"(value), [bytes] "+r"(bytes)
-                   :
+                   : [to] "+&r"(to)
+                   : [value] "r"(value), [bytes] "r"(bytes)
                    : "q0", "lr", "memory");
 }
 #endif
@@ -722,22 +789,14 @@ static void conv_channels_s8_advance(const struct conv_channels_s8 *layer,
     }
 }
 
-/* What lies under three windows that are wholly inside, widened: a row of the kernel at once. */
-static void conv_channels_s8_inside(const struct conv_channels_s8 *layer, const int8_t *x,
-                                    const struct conv_channels_s8_window *window, uint32_t *widened)
+/* The first tap of a window that is wholly inside. */
+static inline const int8_t *conv_channels_s8_first(const struct conv_channels_s8 *layer,
+                                                   const int8_t *x,
+                                                   const struct conv_channels_s8_window *window)
 {
-    const int32_t channels = layer->in_channels, width = layer->in_x;
-    const int8_t *x0 = x + window[0].start + (window[0].top * width + window[0].left) * channels;
-    const int8_t *x1 = x + window[1].start + (window[1].top * width + window[1].left) * channels;
-    const int8_t *x2 = x + window[2].start + (window[2].top * width + window[2].left) * channels;
-    const int32_t step = layer->dilation_y * width * channels;
+    const int32_t place = window->top * layer->in_x + window->left;
 
-    for (int32_t kernel_y = 0; kernel_y < layer->kernel_y; kernel_y++) {
-        widened = widen_s8(x0, x1, x2, layer->kernel_x * channels, widened);
-        x0 += step;
-        x1 += step;
-        x2 += step;
-    }
+    return x + window->start + place * layer->in_channels;
 }
 
 /* What lies under three windows at the border, widened: tap by tap. */
@@ -766,9 +825,10 @@ static void conv_channels_s8(const struct conv_channels_s8 *layer, const int8_t 
                              void *scratch)
 {
     const int32_t channels = layer->in_channels;
-    const int32_t taps = layer->kernel_y * layer->kernel_x;
-    const int32_t quads = (taps * channels + 3) / 4;
-    const int32_t outputs = layer->out_channels;
+    const int32_t width = layer->kernel_x * channels;
+    const int32_t step = layer->dilation_y * layer->in_x * channels;
+    const int32_t quads = (layer->kernel_y * width + 3) / 4, size = 4 * quads;
+    const int32_t outputs = layer->out_channels, pairs = outputs / 2;
     const int32_t pixels = layer->batch * layer->out_y * layer->out_x;
     uint32_t *const widened = scratch;
     uint8_t *const patches = (uint8_t *)(widened + 6 * quads);
@@ -781,11 +841,11 @@ static void conv_channels_s8(const struct conv_channels_s8 *layer, const int8_t 
     }
     for (int32_t pixel = 0; pixel < pixels; pixel += 3) {
         const int32_t count = pixels - pixel < 3 ? pixels - pixel : 3;
-        const int32_t second = count > 1 ? 1 : 0, third = count - 1;
+        int32_t second = count > 1 ? 1 : 0, third = count - 1;
         if (layer->pointwise) {
             widen_s8(x, x + second * channels, x + third * channels, channels, widened);
             x += count * channels;
-        } else if (channels % 4 == 0) {
+        } else {
             int32_t inside = 1;
             for (int32_t i = 0; i < 3; i++) {
                 window[i] = next;
@@ -796,19 +856,28 @@ static void conv_channels_s8(const struct conv_channels_s8 *layer, const int8_t 
                 }
             }
             if (inside) {
-                conv_channels_s8_inside(layer, x, window, widened);
-            } else {
+                const int8_t *x0 = conv_channels_s8_first(layer, x, &window[0]);
+                const int8_t *x1 = conv_channels_s8_first(layer, x, &window[1]);
+                const int8_t *x2 = conv_channels_s8_first(layer, x, &window[2]);
+                widen_rows(x0, x1, x2, step, layer->kernel_y, width, widened);
+            } else if (channels % 4 == 0) {
                 conv_channels_s8_border(layer, x, window, (const int8_t *)patches, widened);
+            } else {
+                for (int32_t i = 0; i < count; i++) {
+                    conv_channels_s8_patch(layer, x, pixel + i, patches + i * size);
+                }
+                const int8_t *patch = (const int8_t *)patches;
+                const int8_t *patch1 = patch + second * size, *patch2 = patch + third * size;
+                widen_rows(patch, patch1, patch2, width, layer->kernel_y, width, widened);
             }
-        } else {
-            for (int32_t i = 0; i < count; i++) {
-                conv_channels_s8_patch(layer, x, pixel + i, patches + i * 4 * quads);
-            }
-            const int8_t *patch = (const int8_t *)patches;
-            const int32_t size = 4 * quads;
-            widen_s8(patch, patch + second * size, patch + third * size, size, widened);
         }
-        pixels_s8(&layer->pairs, widened, quads, outputs, y, second * outputs, third * outputs);
+        second *= outputs;
+        third *= outputs;
+        pixels_s8(&layer->pairs, 0, pairs, widened, quads, y, second, third);
+        if (outputs % 2 != 0) {
+            int8_t *const end = y + outputs - 2;
+            pixels_s8(&layer->pairs, pairs, pairs + 1, widened, quads, end, second, third);
+        }
         limit_s8(&layer->pairs, y, count * outputs);
         y += count * outputs;
     }
@@ -1051,9 +1120,7 @@ static const struct conv_channels_s8 conv0 = {
     .pointwise = 0,
     .pairs.weight = conv0_pairs_weight_dsp,
     .pairs.scale = conv0_pairs_scale_dsp,
-    .pairs.middle = -255,
-    .pairs.half = 64,
-    .pairs.negatives = 0,
+    .pairs.step = 5,
     .pairs.limited = 0,
     .pairs.low = -128,
     .pairs.high = 127,
@@ -1098,9 +1165,7 @@ static const struct conv_channels_s8 conv1 = {
     .pointwise = 0,
     .pairs.weight = conv1_pairs_weight_dsp,
     .pairs.scale = conv1_pairs_scale_dsp,
-    .pairs.middle = -71,
-    .pairs.half = 0,
-    .pairs.negatives = 1,
+    .pairs.step = 5,
     .pairs.limited = 0,
     .pairs.low = -128,
     .pairs.high = 127,
@@ -1294,9 +1359,9 @@ static uint32_t weights_crc32(void)
     crc = crc32_elements(crc, conv1_weight_mve, 192, 1);
     crc = crc32_elements(crc, conv1_scales_mve, 12, 4);
 #elif KERNEL_DSP
-    crc = crc32_elements(crc, conv0_pairs_weight_dsp, 56, 2);
+    crc = crc32_elements(crc, conv0_pairs_weight_dsp, 64, 2);
     crc = crc32_elements(crc, conv0_pairs_scale_dsp, 10, 4);
-    crc = crc32_elements(crc, conv1_pairs_weight_dsp, 72, 2);
+    crc = crc32_elements(crc, conv1_pairs_weight_dsp, 80, 2);
     crc = crc32_elements(crc, conv1_pairs_scale_dsp, 10, 4);
 #else
     crc = crc32_elements(crc, conv0_weight, 108, 1);

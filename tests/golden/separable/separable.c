@@ -36,27 +36,55 @@ static inline int8_t clamp_s8(int32_t value, int32_t low, int32_t high)
 static inline int32_t requantize(int32_t value, int32_t multiplier, int32_t shift)
 {
     const int32_t left = shift > 0 ? shift : 0;
-    const int32_t right = shift > 0 ? 0 : -shift;
-    const int32_t shifted = (int32_t)((uint32_t)value << left);
-    const int64_t product = (int64_t)shifted * multiplier;
+    const int64_t product = (int64_t)(int32_t)((uint32_t)value << left) * multiplier;
     const int32_t high = (int32_t)((product + ((int64_t)1 << 30)) >> 31);
-    const int32_t mask = (int32_t)((1u << right) - 1u);
-    const int32_t threshold = (mask >> 1) + (high < 0 ? 1 : 0);
 
-    return (high >> right) + ((high & mask) > threshold ? 1 : 0);
+    if (shift >= 0) {
+        return high;
+    }
+    return (((high + (high >> 31)) >> (-1 - shift)) + 1) >> 1;
 }
 
 #if KERNEL_DSP && !KERNEL_MVE
-/* Weights of two outputs in one 16-bit lane, w + 256 w'; what scales the sums of their products. */
+/* Two outputs at a time, with their weights in one 16-bit lane: w + 256 w'. */
 struct pairs_s8 {
-    const int16_t *weight;
-    const int32_t *scale; /* of each pair: bias, bias + 256 bias', multipliers, shifts in bytes */
-    int32_t middle;       /* twice the zero point of y, plus one */
-    int32_t half;         /* what rounds the second output of a pair */
-    int32_t negatives;    /* whether sums below zero show in y */
-    int32_t limited;      /* whether y has narrower limits than int8 */
+    const int16_t *weight; /* before those of a pair its biases, b and b + 256 b', in halves */
+    const int32_t *scale;  /* of each pair, or of all: what struct scale_s8 holds */
+    int32_t step;          /* from a pair's scale to the next, 0 or 5 */
+    int32_t limited;       /* whether y has narrower limits than int8 */
     int32_t low, high;
 };
+
+/* Takes a pair's biases. */
+static inline void take_biases(const int16_t **weight, int32_t *sum, int32_t *both)
+{
+    __asm volatile("ldrd %0, %1, [%2], #8"
+                   : "=&r"(*sum), "=&r"(*both), "+&r"(*weight)
+                   :
+                   : "memory");
+}
+
+/* What scales the sums of two outputs. */
+struct scale_s8 {
+    int32_t multiplier[2];
+    int32_t offset[2]; /* zero point of y, and what rounds */
+    int32_t shift[2];
+    int32_t negatives; /* below zero where sums below zero show in y */
+};
+
+static inline struct scale_s8 scale_of_pair(const int32_t numbers[5])
+{
+    struct scale_s8 scale;
+
+    scale.multiplier[0] = numbers[0];
+    scale.multiplier[1] = numbers[1];
+    scale.offset[0] = numbers[2];
+    scale.offset[1] = numbers[3];
+    scale.shift[0] = numbers[4] & 255;
+    scale.shift[1] = numbers[4] >> 8 & 255;
+    scale.negatives = numbers[4];
+    return scale;
+}
 
 /* (a * b + c * 2^32) / 2^32. */
 static inline int32_t product_high(int32_t a, int32_t b, int32_t c)
@@ -85,24 +113,6 @@ static inline void store_halves(int32_t first, int32_t second, int8_t *y)
     memcpy(y, &both, sizeof both);
 }
 
-/* The numbers of one pair. */
-struct scale_s8 {
-    int32_t multiplier[2], offset[2], shift[2];
-};
-
-static inline struct scale_s8 scale_of_pair(const struct pairs_s8 *layer, const int32_t pair[5])
-{
-    struct scale_s8 scale;
-
-    scale.multiplier[0] = pair[2];
-    scale.multiplier[1] = pair[3];
-    scale.shift[0] = pair[4] & 255;
-    scale.shift[1] = pair[4] >> 8;
-    scale.offset[0] = layer->middle << scale.shift[0];
-    scale.offset[1] = (layer->middle << scale.shift[1]) + layer->half;
-    return scale;
-}
-
 /* Two outputs from `sum`, the first one's, and `both` = sum + 256 times the second one's. */
 static inline void scale_pair(const struct scale_s8 *by, int32_t sum, int32_t both, int8_t *y)
 {
@@ -113,8 +123,7 @@ static inline void scale_pair(const struct scale_s8 *by, int32_t sum, int32_t bo
 }
 
 /* The same where sums below zero show in y: they round the other way. */
-static inline void scale_signed_pair(const struct scale_s8 *by, int32_t sum, int32_t both,
-                                     int8_t *y)
+static inline void scale_signed(const struct scale_s8 *by, int32_t sum, int32_t both, int8_t *y)
 {
     const int32_t other = (both - sum) >> 7;
     const int32_t offset[2] = {by->offset[0] + (sum >> 31), by->offset[1] + (other >> 31)};
@@ -204,13 +213,41 @@ static uint32_t *widen_s8(const int8_t *x0, const int8_t *x1, const int8_t *x2, 
     return patch;
 }
 
+/* Rows of three windows, `step` apart: of each row what fills fours, then what that leaves over. */
+static void widen_rows(const int8_t *x0, const int8_t *x1, const int8_t *x2, int32_t step,
+                       int32_t rows, int32_t width, uint32_t *patch)
+{
+    const int32_t fours = width & ~3, end = rows * step;
+    int8_t rest[3][4];
+    int32_t count = 0;
+
+    for (int32_t row = 0; row < end; row += step) {
+        patch = widen_s8(x0 + row, x1 + row, x2 + row, fours, patch);
+    }
+    for (int32_t row = 0; row < end && fours < width; row += step) {
+        for (int32_t input = row + fours; input < row + width; input++) {
+            rest[0][count] = x0[input];
+            rest[1][count] = x1[input];
+            rest[2][count] = x2[input];
+            count++;
+            if (count == 4) {
+                patch = widen_s8(rest[0], rest[1], rest[2], 4, patch);
+                count = 0;
+            }
+        }
+    }
+    if (count > 0) {
+        widen_s8(rest[0], rest[1], rest[2], 4, patch);
+    }
+}
+
 /* both += weight * x and sum += (its low bytes) * x, for four inputs of three pixels. */
 static inline void multiply_quad(const uint32_t **patch, const int16_t **weight, int32_t both[3],
                                  int32_t sum[3])
 {
-    register uint32_t x0 __asm("r8");
-    register uint32_t x1 __asm("r9");
-    register uint32_t x2 __asm("r10");
+    register uint32_t x0 __asm("r10");
+    register uint32_t x1 __asm("r11");
+    register uint32_t x2 __asm("r12");
     uint32_t w0, w1;
 
     __asm volatile("ldrd %[w0], %[w1], [%[w]], #8\n\t"
@@ -237,50 +274,47 @@ static inline void multiply_quad(const uint32_t **patch, const int16_t **weight,
                    : "memory");
 }
 
-/* All outputs of three widened pixels, 4 * quads inputs each; the pixels' outputs lie at y, y +
- * second and y + third. An odd last output is computed together with the one before it. */
-static void pixels_s8(const struct pairs_s8 *layer, const uint32_t *widened, int32_t quads,
-                      int32_t outputs, int8_t *y, int32_t second, int32_t third)
-    __attribute__((noinline));
+/* The pairs of outputs from `first` on of three widened pixels of 4 * quads inputs, written to y,
+ * y + second and y + third. */
+static void pixels_s8(const struct pairs_s8 *layer, int32_t first, int32_t beyond,
+                      const uint32_t *widened, int32_t quads, int8_t *y, int32_t second,
+                      int32_t third) __attribute__((noinline));
 
-static void pixels_s8(const struct pairs_s8 *layer, const uint32_t *widened, int32_t quads,
-                      int32_t outputs, int8_t *y, int32_t second, int32_t third)
+static void pixels_s8(const struct pairs_s8 *layer, int32_t first, int32_t beyond,
+                      const uint32_t *widened, int32_t quads, int8_t *y, int32_t second,
+                      int32_t third)
 {
-    const int16_t *weight = layer->weight;
-    const int32_t *pair = layer->scale;
+    const int16_t *weight = layer->weight + 4 * (quads + 1) * first;
+    const int16_t *const end = layer->weight + 4 * (quads + 1) * beyond;
+    const int32_t *scale = layer->scale + layer->step * first;
+    const int32_t fours = quads >> 2, rest = quads & 3, step = layer->step;
 
-    for (; outputs > 0; outputs -= 2) {
+    for (; weight != end; y += 2) {
         const uint32_t *patch = widened;
-        int32_t sum[3] = {pair[0], pair[0], pair[0]};
-        int32_t both[3] = {pair[1], pair[1], pair[1]};
-        for (int32_t fours = quads >> 2; fours > 0; fours--) {
+        int32_t sum[3], both[3];
+        take_biases(&weight, sum, both);
+        sum[1] = sum[2] = sum[0];
+        both[1] = both[2] = both[0];
+        for (int32_t left = fours; left > 0; left--) {
             multiply_quad(&patch, &weight, both, sum);
             multiply_quad(&patch, &weight, both, sum);
             multiply_quad(&patch, &weight, both, sum);
             multiply_quad(&patch, &weight, both, sum);
         }
-        if (quads & 2) {
-            multiply_quad(&patch, &weight, both, sum);
-            multiply_quad(&patch, &weight, both, sum);
-        }
-        if (quads & 1) {
+        for (int32_t left = rest; left > 0; left--) {
             multiply_quad(&patch, &weight, both, sum);
         }
-        const struct scale_s8 scale = scale_of_pair(layer, pair);
-        if (outputs == 1) {
-            y--;
-        }
-        if (layer->negatives) {
-            scale_signed_pair(&scale, sum[0], both[0], y);
-            scale_signed_pair(&scale, sum[1], both[1], y + second);
-            scale_signed_pair(&scale, sum[2], both[2], y + third);
+        const struct scale_s8 by = scale_of_pair(scale);
+        scale += step;
+        if (by.negatives < 0) {
+            scale_signed(&by, sum[0], both[0], y);
+            scale_signed(&by, sum[1], both[1], y + second);
+            scale_signed(&by, sum[2], both[2], y + third);
         } else {
-            scale_pair(&scale, sum[0], both[0], y);
-            scale_pair(&scale, sum[1], both[1], y + second);
-            scale_pair(&scale, sum[2], both[2], y + third);
+            scale_pair(&by, sum[0], both[0], y);
+            scale_pair(&by, sum[1], both[1], y + second);
+            scale_pair(&by, sum[2], both[2], y + third);
         }
-        y += 2;
-        pair += 5;
     }
 }
 #endif
@@ -333,28 +367,12 @@ static inline void multiply_octet(const int8_t **x, const int16_t **weight, int3
                    :
                    : "memory");
 }
-
-/* Two outputs of one row. */
-static void scale_and_store(const struct pairs_s8 *layer, const int32_t *pair, int32_t sum,
-                            int32_t both, int8_t *y)
-{
-    const struct scale_s8 scale = scale_of_pair(layer, pair);
-
-    if (layer->negatives) {
-        scale_signed_pair(&scale, sum, both, y);
-    } else {
-        scale_pair(&scale, sum, both, y);
-    }
-}
 #endif
 
 #if !KERNEL_DSP
-/* Inputs that a vector unit takes at a time. */
-#if defined(__AVX2__)
-enum { step_s8 = 32 };
-#else
-enum { step_s8 = 1 };
-#endif
+#if defined(__SSE2__) || defined(__ARM_NEON)
+/* Inputs that a vector unit takes at a time, and how many are made 16 bits wide for it at once. */
+enum { step_s8 = 32, block_s8 = 256 };
 
 /* Sums of weight * patch for two patches, `stride` apart and zero behind their `inputs`, and for
  * up to 16 outputs. As many steps as fit read on into the weights of the following outputs, of
@@ -362,12 +380,46 @@ enum { step_s8 = 1 };
 static inline void products_s8(const uint8_t *patch, int32_t stride, const int8_t *weight,
                                int32_t left, int32_t inputs, int32_t outputs, int32_t sums[2][16])
 {
+    int16_t wide[2][block_s8];
+
+    memset(sums, 0, 2 * 16 * sizeof(**sums));
+    for (int32_t first = 0; first < inputs; first += block_s8) {
+        const int32_t rest = stride - first < block_s8 ? stride - first : block_s8;
+        for (int32_t input = 0; input < rest; input++) {
+            wide[0][input] = patch[first + input];
+            wide[1][input] = patch[first + stride + input];
+        }
+        for (int32_t output = 0; output < outputs; output += 2) {
+            const int8_t *one = weight + output * inputs + first;
+            const int8_t *other = output + 1 < outputs ? one + inputs : one;
+            const int32_t run = other - weight + rest <= left ? rest : inputs - first;
+            int32_t products[4] = {0, 0, 0, 0};
+            for (int32_t input = 0; input < run; input++) {
+                products[0] += wide[0][input] * one[input];
+                products[1] += wide[0][input] * other[input];
+                products[2] += wide[1][input] * one[input];
+                products[3] += wide[1][input] * other[input];
+            }
+            sums[0][output] += products[0];
+            sums[0][output + 1] += products[1];
+            sums[1][output] += products[2];
+            sums[1][output + 1] += products[3];
+        }
+    }
+}
+#else
+enum { step_s8 = 1 };
+
+/* Sums of weight * patch for two patches, `stride` apart, and for up to 16 outputs. */
+static inline void products_s8(const uint8_t *patch, int32_t stride, const int8_t *weight,
+                               int32_t left, int32_t inputs, int32_t outputs, int32_t sums[2][16])
+{
+    (void)left;
     for (int32_t output = 0; output < outputs; output += 2) {
         const int8_t *other = output + 1 < outputs ? weight + inputs : weight;
-        const int32_t run = other - weight + stride <= left ? stride : inputs;
         int32_t products[4] = {0, 0, 0, 0};
 
-        for (int32_t input = 0; input < run; input++) {
+        for (int32_t input = 0; input < inputs; input++) {
             products[0] += patch[input] * weight[input];
             products[1] += patch[input] * other[input];
             products[2] += patch[stride + input] * weight[input];
@@ -378,9 +430,9 @@ static inline void products_s8(const uint8_t *patch, int32_t stride, const int8_
         sums[1][output] = products[2];
         sums[1][output + 1] = products[3];
         weight += 2 * inputs;
-        left -= 2 * inputs;
     }
 }
+#endif
 #endif
 
 #if !KERNEL_DSP
@@ -400,6 +452,81 @@ static inline void products4_s8(const int8_t *x, const int8_t *weight, int32_t i
         products[3] += x[input] * fourth[input];
     }
     memcpy(sums, products, sizeof products);
+}
+#endif
+
+#if !KERNEL_DSP
+/* Channels at a time: two vectors, or as many sums as stay in registers. */
+#if defined(__SSE2__) || defined(__ARM_NEON)
+enum { taps_lanes = 16 };
+#else
+enum { taps_lanes = 4 };
+#endif
+
+/* Taps of a window along an axis. */
+struct taps {
+    int32_t first, count;
+};
+
+/* The taps within the picture that channels are summed over. The rows of x lie in a ring: `row` is
+ * the first, `ring` how many there are; the other sizes are strides in elements. */
+struct window {
+    int32_t channels;
+    int32_t ring, width;
+    int32_t row, rows, columns;
+    int32_t row_step, step, weights;
+};
+
+/* Of `kernel` taps, `dilation` apart from `start` on, those within 0 .. size. */
+static inline struct taps taps_within(int32_t start, int32_t kernel, int32_t dilation, int32_t size)
+{
+    struct taps taps = {0, 0};
+
+    while (taps.first < kernel && start + taps.first * dilation < 0) {
+        taps.first++;
+    }
+    taps.count = kernel - taps.first;
+    while (taps.count > 0 && start + (taps.first + taps.count - 1) * dilation >= size) {
+        taps.count--;
+    }
+    return taps;
+}
+#endif
+
+#if !KERNEL_DSP
+/* Sums over the taps of a window for `lanes` channels: taps_lanes, 8 or 1. */
+static inline void window_offset_s8(const struct window *window, const int8_t *x,
+                                    const int8_t *weight, int32_t zero_x, int32_t lanes,
+                                    int32_t *sums)
+{
+    int32_t parts[taps_lanes] = {0};
+    int32_t row = window->row;
+
+    for (int32_t kernel_y = 0; kernel_y < window->rows; kernel_y++) {
+        const int8_t *inputs = x + row * window->width;
+        const int8_t *factors = weight;
+        for (int32_t kernel_x = 0; kernel_x < window->columns; kernel_x++) {
+#if defined(__SSE2__) || defined(__ARM_NEON)
+#pragma GCC unroll 1
+            for (int32_t lane = 0; lane < lanes; lane++) {
+                parts[lane] += (inputs[lane] - zero_x) * factors[lane];
+            }
+#else
+            parts[0] += (inputs[0] - zero_x) * factors[0];
+            if (lanes > 1) {
+                parts[1] += (inputs[1] - zero_x) * factors[1];
+                parts[2] += (inputs[2] - zero_x) * factors[2];
+                parts[3] += (inputs[3] - zero_x) * factors[3];
+            }
+#endif
+            inputs += window->step;
+            factors += window->channels;
+        }
+        weight += window->weights;
+        row += window->row_step;
+        row -= row < window->ring ? 0 : window->ring;
+    }
+    memcpy(sums, parts, (size_t)lanes * sizeof(*parts));
 }
 #endif
 
@@ -430,8 +557,8 @@ static inline void copy_mve(int8_t *to, const int8_t *from, int32_t bytes)
                    "vstrb.8 q0, [%[to]], #16\n\t"
                    "letp lr, 1b\n"
                    "2:"
-                   : [to] "+r"(to), [from] "+r"(from), [bytes] "+r"(bytes)
-                   :
+                   : [to] "+&r"(to), [from] "+&r"(from)
+                   : [bytes] "r"(bytes)
                    : "q0", "lr", "memory");
 }
 #endif
@@ -446,8 +573,8 @@ static inline void fill_mve(int8_t *to, int32_t value, int32_t bytes)
                    "vstrb.8 q0, [%[to]], #16\n\t"
                    "letp lr, 1b\n"
                    "2:"
-                   : [to] "+r"(to), [value] "+r"(value), [bytes] "+r"(bytes)
-                   :
+                   : [to] "+&r"(to)
+                   : [value] "r"(value), [bytes] "r"(bytes)
                    : "q0", "lr", "memory");
 }
 #endif
@@ -547,9 +674,9 @@ static inline int32x4_t sums_4_mve(const int8_t *x, const int8_t *weight, const 
                    "le lr, 1b\n\t"
                    "vmov %q[sums][2], %q[sums][0], r0, r4\n\t"
                    "vmov %q[sums][3], %q[sums][1], r2, r6"
-                   : [x] "+r"(x), [weight] "+r"(weight), [bias] "+r"(bias), [steps] "+r"(steps),
-                     [inputs] "=&w"(inputs), [weights] "=&w"(weights), [sums] "=&w"(sums)
-                   :
+                   : [x] "+&r"(x), [weight] "+&r"(weight), [inputs] "=&w"(inputs),
+                     [weights] "=&w"(weights), [sums] "=&w"(sums)
+                   : [bias] "r"(bias), [steps] "r"(steps)
                    : "r0", "r2", "r4", "r6", "lr", "memory");
     return sums;
 }
@@ -572,7 +699,93 @@ static inline void store_2x4_mve(int8_t *y, int32_t stride, int32_t lanes, int32
 }
 #endif
 
-#if KERNEL_DSP
+#if KERNEL_MVE
+/* `count` bytes from `places`, those of the first eight, of the next ones `step` further. */
+static inline void gather_mve(int8_t *to, const int8_t *from, uint16x8_t places, int32_t step,
+                              int32_t count)
+{
+    __asm volatile("wlstp.16 lr, %[count], 2f\n"
+                   "1:\n\t"
+                   "vldrb.u16 q0, [%[from], %q[places]]\n\t"
+                   "vstrb.16 q0, [%[to]], #8\n\t"
+                   "add %[from], %[from], %[step]\n\t"
+                   "letp lr, 1b\n"
+                   "2:"
+                   : [to] "+&l"(to), [from] "+&r"(from)
+                   : [places] "w"(places), [step] "r"(step), [count] "r"(count)
+                   : "q0", "lr", "memory");
+}
+#endif
+
+#if KERNEL_MVE
+static inline int32x4_t four_mve(int32_t first, int32_t second, int32_t third, int32_t fourth)
+{
+    int32x4_t four;
+
+    __asm("vmov %q[four][2], %q[four][0], %[first], %[third]\n\t"
+          "vmov %q[four][3], %q[four][1], %[second], %[fourth]"
+          : [four] "=&w"(four)
+          : [first] "r"(first), [second] "r"(second), [third] "r"(third), [fourth] "r"(fourth));
+    return four;
+}
+#endif
+
+#if KERNEL_MVE
+/* `requantize_mve` by one multiplier and shift. */
+static inline int32x4_t requantize_one_mve(int32x4_t sums, int32_t multiplier, int32_t shift)
+{
+    const int32x4_t high = vqrdmulhq_n_s32(sums, multiplier);
+
+    return vrshlq_n_s32(vaddq_s32(high, vshrq_n_s32(high, 31)), shift);
+}
+#endif
+
+#if KERNEL_MVE
+/* The bytes of x at 16 places. */
+static inline int8x16_t load_at_mve(const int8_t *x, const uint8_t *places)
+{
+    return vldrbq_gather_offset_s8(x, vldrbq_u8(places));
+}
+#endif
+
+#if KERNEL_MVE
+/* What the outputs of one channel of a convolution take. */
+struct depthwise_mve {
+    uint8x16_t taps;     /* places of inputs */
+    uint32x4_t outputs;  /* places of four outputs */
+    int8x16_t weight[4]; /* of each output whose inputs are fetched together */
+    int32_t places[4];   /* of the first input of each output */
+    int32_t bias, multiplier, shift, zero_y;
+    int32x4_t low, high;
+};
+
+/* Outputs from sums of products. */
+static inline void depthwise_store_mve(const struct depthwise_mve *channel, int32x4_t sums,
+                                       int8_t *y)
+{
+    sums = vaddq_n_s32(sums, channel->bias);
+    sums = requantize_one_mve(sums, channel->multiplier, channel->shift);
+    sums = clamp_mve(vaddq_n_s32(sums, channel->zero_y), channel->low, channel->high);
+    vstrbq_scatter_offset_s32(y, channel->outputs, sums);
+}
+#endif
+
+#if KERNEL_MVE
+/* Four outputs of one channel, the inputs under two fetched together. */
+static inline void depthwise2_mve(const struct depthwise_mve *channel, const int8_t *x, int8_t *y)
+{
+    const int8x16_t inputs = vldrbq_gather_offset_s8(x, channel->taps);
+    const int8x16_t others = vldrbq_gather_offset_s8(x + channel->places[2], channel->taps);
+    const int32_t sum0 = vmladavq_s8(inputs, channel->weight[0]);
+    const int32_t sum1 = vmladavq_s8(inputs, channel->weight[1]);
+    const int32_t sum2 = vmladavq_s8(others, channel->weight[0]);
+    const int32_t sum3 = vmladavq_s8(others, channel->weight[1]);
+
+    depthwise_store_mve(channel, four_mve(sum0, sum1, sum2, sum3), y);
+}
+#endif
+
+#if KERNEL_DSP && !KERNEL_MVE
 static inline uint32_t four_bytes(const int8_t *x)
 {
     uint32_t bytes;
@@ -582,7 +795,7 @@ static inline uint32_t four_bytes(const int8_t *x)
 }
 #endif
 
-#if KERNEL_DSP
+#if KERNEL_DSP && !KERNEL_MVE
 /* Two int16 in a word, the first in its lower half: bytes 0 and 2 of four int8, added to a pair. */
 static inline uint32_t sxtab16(uint32_t pair, uint32_t bytes)
 {
@@ -639,53 +852,92 @@ static inline uint32_t pkhtb(uint32_t first, uint32_t second)
 }
 #endif
 
-#if KERNEL_DSP
-/* Two neighbouring pixels of four channels into rows of four planes, `words` apart. */
-static inline void two_pixels(uint32_t left, uint32_t right, uint32_t offset, int32_t words,
-                              uint32_t *planes)
+#if KERNEL_DSP && !KERNEL_MVE
+static inline void store_half(uint32_t value, int32_t half, uint32_t *word)
 {
-    const uint32_t left_02 = sxtab16(offset, left), left_13 = sxtab16_ror8(offset, left);
-    const uint32_t right_02 = sxtab16(offset, right), right_13 = sxtab16_ror8(offset, right);
-    uint32_t *other = planes + words;
+    const uint16_t bits = (uint16_t)value;
 
-    planes[0] = pkhbt(left_02, right_02);
-    other[0] = pkhbt(left_13, right_13);
-    planes[2 * words] = pkhtb(left_02, right_02);
-    other[2 * words] = pkhtb(left_13, right_13);
+    memcpy((uint8_t *)word + 2 * half, &bits, sizeof bits);
 }
 
-/* Rows of four channels, less zero_x, as int16 behind `pad` columns: row by row the four planes. */
+/* One pixel of four channels into one half of words of four planes. */
+static inline void one_pixel(uint32_t bytes, uint32_t offset, int32_t half, uint32_t *a,
+                             uint32_t *b, uint32_t *c, uint32_t *d)
+{
+    const uint32_t even = sxtab16(offset, bytes), odd = sxtab16_ror8(offset, bytes);
+
+    store_half(even, half, a);
+    store_half(odd, half, b);
+    store_half(even >> 16, half, c);
+    store_half(odd >> 16, half, d);
+}
+
+/* Rows of four channels, less the zero point, as int16 behind `pad` columns: row by row the four
+ * planes. What lies around is zero already. */
 static void __attribute__((noinline))
 depthwise_planes(const int8_t *x, int32_t rows, int32_t width, int32_t channels, int32_t pad,
                  int32_t zero_x, int32_t words, uint32_t *planes)
 {
     const uint32_t offset = ((uint32_t)-zero_x & 0xffffu) * 0x00010001u;
-    const uint32_t zeros = ((uint32_t)zero_x & 0xffu) * 0x01010101u;
     const int32_t odd = pad & 1;
     const int32_t pairs = (width - odd) / 2;
-    const int32_t single = (width - odd) & 1;
+    const int32_t rest = 4 * words - odd - pairs;
+    uint32_t *a = planes + pad / 2, *b = a + words, *c = b + words, *d = c + words;
 
-    planes += pad / 2;
     for (; rows > 0; rows--) {
-        uint32_t *at = planes;
         if (odd) {
-            two_pixels(zeros, four_bytes(x), offset, words, at++);
+            one_pixel(four_bytes(x), offset, 1, a++, b++, c++, d++);
             x += channels;
         }
-        for (int32_t pair = pairs; pair > 0; pair--) {
-            two_pixels(four_bytes(x), four_bytes(x + channels), offset, words, at++);
+        for (int32_t left = pairs; left > 0; left--) {
+            const uint32_t first = four_bytes(x), second = four_bytes(x + channels);
+            const uint32_t even = sxtab16(offset, first), odds = sxtab16_ror8(offset, first);
+            const uint32_t next_even = sxtab16(offset, second);
+            const uint32_t next_odd = sxtab16_ror8(offset, second);
+            *a++ = pkhbt(even, next_even);
+            *b++ = pkhbt(odds, next_odd);
+            *c++ = pkhtb(even, next_even);
+            *d++ = pkhtb(odds, next_odd);
             x += 2 * channels;
         }
-        if (single) {
-            two_pixels(four_bytes(x), zeros, offset, words, at);
+        if ((width - odd) & 1) {
+            one_pixel(four_bytes(x), offset, 0, a, b, c, d);
             x += channels;
         }
-        planes += 4 * words;
+        a += rest;
+        b += rest;
+        c += rest;
+        d += rest;
+    }
+}
+
+/* Words from `distance` behind to the front, four at a time. */
+static inline void keep_planes(uint32_t *planes, int32_t distance, int32_t count)
+{
+    struct four_words {
+        uint32_t word[4];
+    };
+    struct four_words *to = (struct four_words *)planes;
+    const struct four_words *from = (const struct four_words *)(planes + distance);
+
+    for (; count > 0; count -= 4) {
+        *to++ = *from++;
+    }
+}
+
+/* `count` words of a zero point less itself. */
+static inline void clear_planes(uint32_t *planes, int32_t count, int32_t zero_x)
+{
+    const uint32_t zero_point = ((uint32_t)zero_x & 0xffu) * 0x00010001u;
+    const uint32_t zero = sxtab16(((uint32_t)-zero_x & 0xffffu) * 0x00010001u, zero_point);
+
+    for (; count > 0; count--) {
+        *planes++ = zero;
     }
 }
 #endif
 
-#if KERNEL_DSP
+#if KERNEL_DSP && !KERNEL_MVE
 /* What the outputs of one channel take; weights, bias and sums times a power of two. */
 struct depthwise_channel {
     uint32_t taps[3][2]; /* weights of each row: pairs of the first two and of the last two */
@@ -788,6 +1040,66 @@ static inline void depthwise_taps6(const uint32_t *x, const struct depthwise_cha
 #endif
 }
 
+/* Sums of 3x3 taps for 5 outputs side by side, where rows of a plane are 64 bytes apart. */
+static inline void depthwise_taps5(const uint32_t *x, const struct depthwise_channel *channel,
+                                   int32_t sums[5])
+{
+#if defined(__arm__) && defined(__OPTIMIZE__)
+    uint32_t w01, w12, a, b, c;
+
+    __asm__(
+        "ldr %[s4], [%[channel], %[bias]]\n\t"
+        "ldrd %[w01], %[w12], [%[channel], #0]\n\t"
+        "ldrd %[a], %[b], [%[x], #0]\n\t"
+        "smlad %[s0], %[a], %[w01], %[s4]\n\t"
+        "smlatb %[s1], %[a], %[w01], %[s4]\n\t"
+        "ldrd %[a], %[c], [%[x], #8]\n\t"
+        "smlabt %[s0], %[b], %[w12], %[s0]\n\t"
+        "smlad %[s1], %[b], %[w12], %[s1]\n\t"
+        "smlad %[s2], %[b], %[w01], %[s4]\n\t"
+        "smlatb %[s3], %[b], %[w01], %[s4]\n\t"
+        "smlabt %[s2], %[a], %[w12], %[s2]\n\t"
+        "smlad %[s3], %[a], %[w12], %[s3]\n\t"
+        "smlad %[s4], %[a], %[w01], %[s4]\n\t"
+        "smlabt %[s4], %[c], %[w12], %[s4]\n\t"
+        "ldrd %[w01], %[w12], [%[channel], #8]\n\t"
+        "ldrd %[a], %[b], [%[x], #64]\n\t"
+        "smlad %[s0], %[a], %[w01], %[s0]\n\t"
+        "smlatb %[s1], %[a], %[w01], %[s1]\n\t"
+        "ldrd %[a], %[c], [%[x], #72]\n\t"
+        "smlabt %[s0], %[b], %[w12], %[s0]\n\t"
+        "smlad %[s1], %[b], %[w12], %[s1]\n\t"
+        "smlad %[s2], %[b], %[w01], %[s2]\n\t"
+        "smlatb %[s3], %[b], %[w01], %[s3]\n\t"
+        "smlabt %[s2], %[a], %[w12], %[s2]\n\t"
+        "smlad %[s3], %[a], %[w12], %[s3]\n\t"
+        "smlad %[s4], %[a], %[w01], %[s4]\n\t"
+        "smlabt %[s4], %[c], %[w12], %[s4]\n\t"
+        "ldrd %[w01], %[w12], [%[channel], #16]\n\t"
+        "ldrd %[a], %[b], [%[x], #128]\n\t"
+        "smlad %[s0], %[a], %[w01], %[s0]\n\t"
+        "smlatb %[s1], %[a], %[w01], %[s1]\n\t"
+        "ldrd %[a], %[c], [%[x], #136]\n\t"
+        "smlabt %[s0], %[b], %[w12], %[s0]\n\t"
+        "smlad %[s1], %[b], %[w12], %[s1]\n\t"
+        "smlad %[s2], %[b], %[w01], %[s2]\n\t"
+        "smlatb %[s3], %[b], %[w01], %[s3]\n\t"
+        "smlabt %[s2], %[a], %[w12], %[s2]\n\t"
+        "smlad %[s3], %[a], %[w12], %[s3]\n\t"
+        "smlad %[s4], %[a], %[w01], %[s4]\n\t"
+        "smlabt %[s4], %[c], %[w12], %[s4]"
+        : [w01] "=&r"(w01), [w12] "=&r"(w12), [a] "=&r"(a), [b] "=&r"(b), [c] "=&r"(c),
+          [s0] "=&r"(sums[0]), [s1] "=&r"(sums[1]), [s2] "=&r"(sums[2]), [s3] "=&r"(sums[3]),
+          [s4] "=&r"(sums[4])
+        : [x] "r"(x), [channel] "r"(channel), [bias] "i"(offsetof(struct depthwise_channel, bias))
+        : "memory");
+#else
+    for (int32_t output = 0; output < 5; output++) {
+        sums[output] = depthwise_sum(x, channel, output);
+    }
+#endif
+}
+
 /* Sums of 3x3 taps for 3 outputs side by side, two columns apart. */
 static inline void depthwise_taps3(const uint32_t *x, const struct depthwise_channel *channel,
                                    int32_t sums[3])
@@ -840,7 +1152,7 @@ static inline void depthwise_taps3(const uint32_t *x, const struct depthwise_cha
 }
 #endif
 
-#if KERNEL_DSP
+#if KERNEL_DSP && !KERNEL_MVE
 /* Six sums, rescaled and saturated, to every `step` bytes of y. */
 static inline void depthwise_store6(struct depthwise_channel *channel, int32_t sums[6])
 {
@@ -897,6 +1209,58 @@ static inline void depthwise_store6(struct depthwise_channel *channel, int32_t s
 #endif
 }
 
+/* Five sums, rescaled and saturated, to every `step` bytes of y. */
+static inline void depthwise_store5(struct depthwise_channel *channel, int32_t sums[5])
+{
+#if defined(__arm__) && defined(__OPTIMIZE__)
+    uint32_t a, b, c, y, step;
+
+    __asm__ volatile(
+        "ldrd %[a], %[b], [%[channel], %[multiplier]]\n\t"
+        "ldr %[c], [%[channel], %[shift]]\n\t"
+        "ldrd %[y], %[step], [%[channel], %[place]]\n\t"
+        "smmla %[s0], %[s0], %[a], %[b]\n\t"
+        "smmla %[s1], %[s1], %[a], %[b]\n\t"
+        "smmla %[s2], %[s2], %[a], %[b]\n\t"
+        "smmla %[s3], %[s3], %[a], %[b]\n\t"
+        "smmla %[s4], %[s4], %[a], %[b]\n\t"
+        "ldr %[a], [%[channel], %[advance]]\n\t"
+        "asr %[s0], %[c]\n\t"
+        "asr %[s1], %[c]\n\t"
+        "asr %[s2], %[c]\n\t"
+        "asr %[s3], %[c]\n\t"
+        "asr %[s4], %[c]\n\t"
+        "ssat %[s0], #8, %[s0]\n\t"
+        "ssat %[s1], #8, %[s1]\n\t"
+        "ssat %[s2], #8, %[s2]\n\t"
+        "ssat %[s3], #8, %[s3]\n\t"
+        "ssat %[s4], #8, %[s4]\n\t"
+        "strb %[s0], [%[y]]\n\t"
+        "strb %[s2], [%[y], %[step], lsl #1]\n\t"
+        "strb %[s4], [%[y], %[step], lsl #2]\n\t"
+        "add %[y], %[step]\n\t"
+        "strb %[s1], [%[y]]\n\t"
+        "strb %[s3], [%[y], %[step], lsl #1]\n\t"
+        "add %[y], %[a]\n\t"
+        "str %[y], [%[channel], %[place]]"
+        : [s0] "+r"(sums[0]), [s1] "+r"(sums[1]), [s2] "+r"(sums[2]), [s3] "+r"(sums[3]),
+          [s4] "+r"(sums[4]), [a] "=&r"(a), [b] "=&r"(b), [c] "=&r"(c), [y] "=&r"(y),
+          [step] "=&r"(step)
+        : [channel] "r"(channel), [multiplier] "i"(offsetof(struct depthwise_channel, multiplier)),
+          [shift] "i"(offsetof(struct depthwise_channel, shift)),
+          [place] "i"(offsetof(struct depthwise_channel, y)),
+          [advance] "i"(offsetof(struct depthwise_channel, advance))
+        : "memory");
+#else
+    for (int32_t output = 0; output < 5; output++) {
+        const int32_t high = (int32_t)((int64_t)sums[output] * channel->multiplier >> 32);
+        channel->y[output * channel->step] =
+            clamp_s8((high + channel->constant) >> channel->shift, -128, 127);
+    }
+    channel->y += channel->step + channel->advance;
+#endif
+}
+
 /* Three sums, rescaled and saturated, to every `step` bytes of y. */
 static inline void depthwise_store3(struct depthwise_channel *channel, int32_t sums[3])
 {
@@ -942,23 +1306,29 @@ static inline void depthwise_store3(struct depthwise_channel *channel, int32_t s
 
 /* `count` blocks of outputs, each `words` behind the one before. */
 static void __attribute__((noinline))
-depthwise_blocks(const uint32_t *x, int32_t words, int32_t count, int32_t stride,
+depthwise_blocks(const uint32_t *x, int32_t words, int32_t count, int32_t outputs,
                  struct depthwise_channel *channel)
 {
     const uint32_t *end = x + words * count;
 
-    if (stride == 1) {
+    if (outputs == 6) {
         for (; x != end; x += words) {
             int32_t sums[6];
             depthwise_taps6(x, channel, sums);
             depthwise_store6(channel, sums);
         }
-        return;
-    }
-    for (; x != end; x += words) {
-        int32_t sums[3];
-        depthwise_taps3(x, channel, sums);
-        depthwise_store3(channel, sums);
+    } else if (outputs == 5) {
+        for (; x != end; x += words) {
+            int32_t sums[5];
+            depthwise_taps5(x, channel, sums);
+            depthwise_store5(channel, sums);
+        }
+    } else {
+        for (; x != end; x += words) {
+            int32_t sums[3];
+            depthwise_taps3(x, channel, sums);
+            depthwise_store3(channel, sums);
+        }
     }
 }
 #endif
@@ -1158,22 +1528,13 @@ static void conv_s8_advance(const struct conv_s8 *layer, struct conv_s8_window *
     }
 }
 
-/* What lies under three windows that are wholly inside, widened: a row of the kernel at once. */
-static void conv_s8_inside(const struct conv_s8 *layer, const int8_t *x,
-                           const struct conv_s8_window *window, uint32_t *widened)
+/* The first tap of a window that is wholly inside. */
+static inline const int8_t *conv_s8_first(const struct conv_s8 *layer, const int8_t *x,
+                                          const struct conv_s8_window *window)
 {
-    const int32_t channels = layer->in_channels, width = layer->in_x;
-    const int8_t *x0 = x + window[0].start + (window[0].top * width + window[0].left) * channels;
-    const int8_t *x1 = x + window[1].start + (window[1].top * width + window[1].left) * channels;
-    const int8_t *x2 = x + window[2].start + (window[2].top * width + window[2].left) * channels;
-    const int32_t step = layer->dilation_y * width * channels;
+    const int32_t place = window->top * layer->in_x + window->left;
 
-    for (int32_t kernel_y = 0; kernel_y < layer->kernel_y; kernel_y++) {
-        widened = widen_s8(x0, x1, x2, layer->kernel_x * channels, widened);
-        x0 += step;
-        x1 += step;
-        x2 += step;
-    }
+    return x + window->start + place * layer->in_channels;
 }
 
 /* What lies under three windows at the border, widened: tap by tap. */
@@ -1201,9 +1562,10 @@ static void conv_s8_border(const struct conv_s8 *layer, const int8_t *x,
 static void conv_s8(const struct conv_s8 *layer, const int8_t *x, int8_t *y, void *scratch)
 {
     const int32_t channels = layer->in_channels;
-    const int32_t taps = layer->kernel_y * layer->kernel_x;
-    const int32_t quads = (taps * channels + 3) / 4;
-    const int32_t outputs = layer->out_channels;
+    const int32_t width = layer->kernel_x * channels;
+    const int32_t step = layer->dilation_y * layer->in_x * channels;
+    const int32_t quads = (layer->kernel_y * width + 3) / 4, size = 4 * quads;
+    const int32_t outputs = layer->out_channels, pairs = outputs / 2;
     const int32_t pixels = layer->batch * layer->out_y * layer->out_x;
     uint32_t *const widened = scratch;
     uint8_t *const patches = (uint8_t *)(widened + 6 * quads);
@@ -1216,11 +1578,11 @@ static void conv_s8(const struct conv_s8 *layer, const int8_t *x, int8_t *y, voi
     }
     for (int32_t pixel = 0; pixel < pixels; pixel += 3) {
         const int32_t count = pixels - pixel < 3 ? pixels - pixel : 3;
-        const int32_t second = count > 1 ? 1 : 0, third = count - 1;
+        int32_t second = count > 1 ? 1 : 0, third = count - 1;
         if (layer->pointwise) {
             widen_s8(x, x + second * channels, x + third * channels, channels, widened);
             x += count * channels;
-        } else if (channels % 4 == 0) {
+        } else {
             int32_t inside = 1;
             for (int32_t i = 0; i < 3; i++) {
                 window[i] = next;
@@ -1231,19 +1593,28 @@ static void conv_s8(const struct conv_s8 *layer, const int8_t *x, int8_t *y, voi
                 }
             }
             if (inside) {
-                conv_s8_inside(layer, x, window, widened);
-            } else {
+                const int8_t *x0 = conv_s8_first(layer, x, &window[0]);
+                const int8_t *x1 = conv_s8_first(layer, x, &window[1]);
+                const int8_t *x2 = conv_s8_first(layer, x, &window[2]);
+                widen_rows(x0, x1, x2, step, layer->kernel_y, width, widened);
+            } else if (channels % 4 == 0) {
                 conv_s8_border(layer, x, window, (const int8_t *)patches, widened);
+            } else {
+                for (int32_t i = 0; i < count; i++) {
+                    conv_s8_patch(layer, x, pixel + i, patches + i * size);
+                }
+                const int8_t *patch = (const int8_t *)patches;
+                const int8_t *patch1 = patch + second * size, *patch2 = patch + third * size;
+                widen_rows(patch, patch1, patch2, width, layer->kernel_y, width, widened);
             }
-        } else {
-            for (int32_t i = 0; i < count; i++) {
-                conv_s8_patch(layer, x, pixel + i, patches + i * 4 * quads);
-            }
-            const int8_t *patch = (const int8_t *)patches;
-            const int32_t size = 4 * quads;
-            widen_s8(patch, patch + second * size, patch + third * size, size, widened);
         }
-        pixels_s8(&layer->pairs, widened, quads, outputs, y, second * outputs, third * outputs);
+        second *= outputs;
+        third *= outputs;
+        pixels_s8(&layer->pairs, 0, pairs, widened, quads, y, second, third);
+        if (outputs % 2 != 0) {
+            int8_t *const end = y + outputs - 2;
+            pixels_s8(&layer->pairs, pairs, pairs + 1, widened, quads, end, second, third);
+        }
         limit_s8(&layer->pairs, y, count * outputs);
         y += count * outputs;
     }
@@ -1295,10 +1666,136 @@ static void conv_s8(const struct conv_s8 *layer, const int8_t *x, int8_t *y, voi
 #endif
 #endif
 
+#if KERNEL_MVE
+/* Convolution of each channel for itself. Rows of a channel, or its columns if that is less work,
+ * go into a plane in scratch with their padding. A vector then takes what lies under
+ * 2 outputs. */
+struct depthwise3x3_relu2_s8 {
+    int32_t batch, channels;
+    int32_t in_picture, out_picture; /* bytes */
+    int32_t in_y;                    /* rows of a picture, or columns; so below */
+    int32_t out_y, out_x;
+    int32_t stride_y, stride_x;
+    int32_t pad_y;
+    int32_t window_y;             /* rows under an output */
+    int32_t in_step_y, in_step_x; /* bytes to the next row and column */
+    int32_t out_step_y, out_step_x;
+    int32_t plane_x, plane_bytes;
+    int32_t left, first_x, columns; /* columns of padding, then x from first_x on */
+    int32_t band_y;                 /* output rows at a time */
+    int32_t block_y, block_x;       /* four outputs */
+    uint8_t taps[16];               /* places in the plane */
+    uint32_t outputs[4];            /* places in y */
+    int32_t places[4];              /* of the first input of each output in the plane */
+    int32_t weights;                /* of a channel, and a zero */
+    const int8_t *weight;
+    const uint8_t *order;  /* of each output's weights in a vector */
+    const int32_t *scales; /* of a channel: bias, multiplier, shift */
+    int32_t zero_x, zero_y;
+    int32_t low, high;
+};
+
+/* Rows of the plane for `rows` rows of outputs; those that the band before had stay. */
+static void depthwise3x3_relu2_s8_plane(const struct depthwise3x3_relu2_s8 *layer, const int8_t *x,
+                                        int32_t out_y, int32_t rows, int8_t *plane)
+{
+    const int32_t width = layer->plane_x, columns = layer->columns;
+    const int32_t step_y = layer->in_step_y, step_x = layer->in_step_x;
+    const uint16x8_t places = vmulq_n_u16(vidupq_n_u16(0, 1), (uint16_t)step_x);
+    const int32_t top = out_y * layer->stride_y - layer->pad_y;
+    const int32_t below = top + (rows - 1) * layer->stride_y + layer->window_y;
+    const int32_t end = below < layer->in_y ? below : layer->in_y;
+    int32_t in_y = top;
+
+    if (out_y > 0 && layer->window_y > layer->stride_y) {
+        const int32_t kept = layer->window_y - layer->stride_y;
+        copy_mve(plane, plane + layer->band_y * layer->stride_y * width, kept * width);
+        in_y += kept;
+    }
+    if (layer->band_y < layer->out_y && in_y < 0) {
+        fill_mve(plane, layer->zero_x, -in_y * width);
+    }
+    if (layer->band_y < layer->out_y && below > end) {
+        const int32_t first = end > in_y ? end : in_y;
+        fill_mve(plane + (first - top) * width, layer->zero_x, (below - first) * width);
+    }
+    in_y = in_y > 0 ? in_y : 0;
+    plane += (in_y - top) * width + layer->left;
+    x += in_y * step_y + layer->first_x * step_x;
+    for (; in_y < end; in_y++) {
+        gather_mve(plane, x, places, 8 * step_x, columns);
+        plane += width;
+        x += step_y;
+    }
+}
+
+/* `rows` rows of outputs of a channel; those that are left over are done with some before them. */
+static void depthwise3x3_relu2_s8_rows(const struct depthwise3x3_relu2_s8 *layer,
+                                       const struct depthwise_mve *channel, const int8_t *plane,
+                                       int32_t rows, int8_t *y)
+{
+    const int32_t block_y = layer->block_y, block_x = layer->block_x;
+    const int32_t step_x = layer->stride_x, step_y = layer->stride_y * layer->plane_x;
+    const int32_t out_step_y = layer->out_step_y, out_step_x = layer->out_step_x;
+    const int32_t last_x = layer->out_x - block_x, last_y = rows - block_y;
+
+    for (int32_t row = 0; row < rows; row += block_y) {
+        const int32_t out_y = row < last_y ? row : last_y;
+        const int8_t *x = plane + out_y * step_y;
+        int8_t *to = y + out_y * out_step_y;
+        int32_t left = last_x;
+        for (; left >= 0; left -= block_x) {
+            depthwise2_mve(channel, x, to);
+            x += block_x * step_x;
+            to += block_x * out_step_x;
+        }
+        if (left > -block_x) {
+            depthwise2_mve(channel, x + left * step_x, to + left * out_step_x);
+        }
+    }
+}
+
+static void depthwise3x3_relu2_s8(const struct depthwise3x3_relu2_s8 *layer, const int8_t *x,
+                                  int8_t *y, void *scratch)
+{
+    struct depthwise_mve channel;
+
+    channel.taps = vldrbq_u8(layer->taps);
+    channel.outputs = vldrwq_u32(layer->outputs);
+    channel.zero_y = layer->zero_y;
+    channel.low = vdupq_n_s32(layer->low);
+    channel.high = vdupq_n_s32(layer->high);
+    memcpy(channel.places, layer->places, sizeof channel.places);
+    fill_mve(scratch, layer->zero_x, layer->plane_bytes);
+    for (int32_t picture = 0; picture < layer->batch; picture++) {
+        const int8_t *weight = layer->weight;
+        const int32_t *scales = layer->scales;
+        for (int32_t at = 0; at < layer->channels; at++) {
+            channel.weight[0] = load_at_mve(weight, layer->order + 0);
+            channel.weight[1] = load_at_mve(weight, layer->order + 16);
+            channel.bias = scales[0];
+            channel.multiplier = scales[1];
+            channel.shift = scales[2];
+            for (int32_t out_y = 0; out_y < layer->out_y; out_y += layer->band_y) {
+                const int32_t left = layer->out_y - out_y;
+                const int32_t rows = left < layer->band_y ? left : layer->band_y;
+                int8_t *to = y + at + out_y * layer->out_step_y;
+                depthwise3x3_relu2_s8_plane(layer, x + at, out_y, rows, scratch);
+                depthwise3x3_relu2_s8_rows(layer, &channel, scratch, rows, to);
+            }
+            weight += layer->weights;
+            scales += 3;
+        }
+        x += layer->in_picture;
+        y += layer->out_picture;
+    }
+}
+
+#else
 /* 3x3 convolution of each channel for itself, weights [y][x][channel]. Cores with DSP instructions
- * take four channels at a time, rows of which lie as int16 in scratch; others take 16. Rows that
+ * take four channels at a time, rows of which lie as int16 in scratch; others some. Rows that
  * are kept, in scratch as well, let y be written over x. */
-struct depthwise3x3_relu_s8 {
+struct depthwise3x3_relu2_s8 {
     int32_t batch, channels;
     int32_t kept_rows; /* the rows of a window, or 0 */
     int32_t in_y, in_x;
@@ -1322,8 +1819,8 @@ struct depthwise3x3_relu_s8 {
 
 #if KERNEL_DSP
 /* The weights of a channel, 2^up times, and what rescales its sums. */
-static void depthwise3x3_relu_s8_lane(const struct depthwise3x3_relu_s8 *layer, int32_t channel,
-                                      struct depthwise_channel *lane)
+static void depthwise3x3_relu2_s8_lane(const struct depthwise3x3_relu2_s8 *layer, int32_t channel,
+                                       struct depthwise_channel *lane)
 {
     const int32_t channels = layer->channels;
     const int8_t *weight = layer->weight + channel;
@@ -1350,10 +1847,10 @@ static void depthwise3x3_relu_s8_lane(const struct depthwise3x3_relu_s8 *layer, 
 
 /* Rows of outputs of a channel. Blocks may reach into the next row, which is written later: not
  * those of the last row. */
-static void depthwise3x3_relu_s8_rows(const struct depthwise3x3_relu_s8 *layer, const uint32_t *x,
-                                      int32_t rows, int32_t last, struct depthwise_channel *lane)
+static void depthwise3x3_relu2_s8_rows(const struct depthwise3x3_relu2_s8 *layer, const uint32_t *x,
+                                       int32_t rows, int32_t last, struct depthwise_channel *lane)
 {
-    const int32_t outputs = layer->stride_x == 1 ? 6 : 3;
+    const int32_t outputs = layer->stride_x == 2 ? 3 : layer->out_x > 5 ? 6 : 5;
     const int32_t blocks = (layer->out_x + outputs - 1) / outputs;
     const int32_t excess = blocks * outputs - layer->out_x;
     const int32_t guarded = excess > layer->out_x ? rows : excess > 0 ? last : 0;
@@ -1362,20 +1859,21 @@ static void depthwise3x3_relu_s8_rows(const struct depthwise3x3_relu_s8 *layer, 
 
     if (blocks == 1) {
         lane->advance = (layer->out_x - 1) * channels;
-        depthwise_blocks(x, words, rows - guarded, layer->stride_x, lane);
+        depthwise_blocks(x, words, rows - guarded, outputs, lane);
         x += (rows - guarded) * words;
+        rows = guarded;
     }
     lane->advance = (outputs - 1) * channels;
-    for (int32_t row = blocks == 1 ? rows - guarded : 0; row < rows; row++) {
-        const int32_t whole = row < rows - guarded ? blocks : blocks - 1;
-        depthwise_blocks(x, 3, whole, layer->stride_x, lane);
+    for (; rows > 0; rows--) {
+        const int32_t whole = rows > guarded ? blocks : blocks - 1;
+        depthwise_blocks(x, 3, whole, outputs, lane);
         lane->y -= (whole * outputs - layer->out_x) * channels;
         if (whole < blocks) {
             int8_t outside[6];
             int8_t *y = lane->y;
             lane->y = outside;
             lane->step = 1;
-            depthwise_blocks(x + 3 * whole, 3, 1, layer->stride_x, lane);
+            depthwise_blocks(x + 3 * whole, 3, 1, outputs, lane);
             lane->step = channels;
             lane->y = y;
             for (int32_t i = 0; i < outputs - excess; i++) {
@@ -1387,40 +1885,39 @@ static void depthwise3x3_relu_s8_rows(const struct depthwise3x3_relu_s8 *layer, 
 }
 
 /* Rows of four channels from `in_y` on into `planes`; outside the picture they are zero. */
-static void depthwise3x3_relu_s8_fill(const struct depthwise3x3_relu_s8 *layer, const int8_t *x,
-                                      int32_t in_y, int32_t rows, uint32_t *planes)
+static void depthwise3x3_relu2_s8_fill(const struct depthwise3x3_relu2_s8 *layer, const int8_t *x,
+                                       int32_t in_y, int32_t rows, uint32_t *planes)
 {
     const int32_t words = 2 * layer->plane_x;
     const int32_t above = in_y < 0 ? -in_y : 0;
     const int32_t first = above < rows ? above : rows;
     const int32_t below = layer->in_y - in_y;
-    const int32_t last = below < rows ? below : rows;
+    const int32_t end = below < rows ? below : rows;
+    const int32_t last = end > first ? end : first;
 
-    memset(planes, 0, (size_t)(first * words) * sizeof(*planes));
+    clear_planes(planes, first * words, layer->zero_x);
     if (last > first) {
         const int8_t *inputs = x + (in_y + first) * layer->in_x * layer->channels;
         depthwise_planes(inputs, last - first, layer->in_x, layer->channels, layer->pad_x,
                          layer->zero_x, layer->plane_x / 2, planes + first * words);
     }
-    if (rows > last) {
-        memset(planes + last * words, 0, (size_t)((rows - last) * words) * sizeof(*planes));
-    }
+    clear_planes(planes + last * words, (rows - last) * words, layer->zero_x);
 }
 
-static void depthwise3x3_relu_s8(const struct depthwise3x3_relu_s8 *layer, const int8_t *x,
-                                 int8_t *y, void *scratch)
+static void depthwise3x3_relu2_s8(const struct depthwise3x3_relu2_s8 *layer, const int8_t *x,
+                                  int8_t *y, void *scratch)
 {
     const int32_t channels = layer->channels;
     const int32_t words = 2 * layer->plane_x; /* a row of all planes */
     uint32_t *const planes = scratch;
 
-    memset(planes, 0, (size_t)layer->plane_bytes);
+    clear_planes(planes, layer->plane_bytes / 4, layer->zero_x);
     for (int32_t picture = 0; picture < layer->batch; picture++) {
         for (int32_t first = 0; first < channels; first += 4) {
             const int32_t base = first + 4 > channels ? channels - 4 : first;
             struct depthwise_channel lanes[4];
             for (int32_t lane = 0; lane < 4; lane++) {
-                depthwise3x3_relu_s8_lane(layer, base + lane, &lanes[lane]);
+                depthwise3x3_relu2_s8_lane(layer, base + lane, &lanes[lane]);
                 lanes[lane].y = y + base + lane;
             }
             for (int32_t out_y = 0; out_y < layer->out_y; out_y += layer->band_y) {
@@ -1430,14 +1927,12 @@ static void depthwise3x3_relu_s8(const struct depthwise3x3_relu_s8 *layer, const
                 const int32_t kept = out_y > 0 ? 3 - layer->stride_y : 0;
                 const int32_t needed = (rows - 1) * layer->stride_y + 3 - kept;
                 uint32_t *fresh = planes + kept * words;
-                for (uint32_t *to = planes; to < fresh; to++) {
-                    *to = to[layer->band_y * layer->stride_y * words];
-                }
-                depthwise3x3_relu_s8_fill(layer, x + base, top + kept, needed, fresh);
+                keep_planes(planes, layer->band_y * layer->stride_y * words, kept * words);
+                depthwise3x3_relu2_s8_fill(layer, x + base, top + kept, needed, fresh);
                 for (int32_t lane = first - base; lane < 4; lane++) {
                     const uint32_t *plane = planes + lane * layer->plane_x / 2;
                     const int32_t last = rows == left;
-                    depthwise3x3_relu_s8_rows(layer, plane, rows, last, &lanes[lane]);
+                    depthwise3x3_relu2_s8_rows(layer, plane, rows, last, &lanes[lane]);
                 }
             }
         }
@@ -1447,16 +1942,29 @@ static void depthwise3x3_relu_s8(const struct depthwise3x3_relu_s8 *layer, const
 }
 #else
 
-static void depthwise3x3_relu_s8(const struct depthwise3x3_relu_s8 *layer, const int8_t *x,
-                                 int8_t *y, void *scratch)
+static void depthwise3x3_relu2_s8(const struct depthwise3x3_relu2_s8 *layer, const int8_t *x,
+                                  int8_t *y, void *scratch)
 {
     const int32_t channels = layer->channels;
     const int32_t width = layer->in_x * channels;
+    const int32_t *bias = layer->bias;
+    const int32_t multiplier = layer->multiplier, shift = layer->shift;
+    const int32_t zero_y = layer->zero_y, low = layer->low, high = layer->high;
     int8_t *kept = scratch;
     int32_t next = 0; /* row to keep */
+    struct window window = {
+        .channels = channels,
+        .ring = layer->kept_rows > 0 ? layer->kept_rows : layer->in_y,
+        .width = width,
+        .row_step = layer->dilation_y,
+        .step = layer->dilation_x * channels,
+        .weights = layer->kernel_x * channels,
+    };
 
     for (int32_t row = 0; row < layer->batch * layer->out_y; row++) {
         const int32_t top = row % layer->out_y * layer->stride_y - layer->pad_y;
+        const struct taps down = taps_within(top, layer->kernel_y, layer->dilation_y, layer->in_y);
+        const int32_t highest = top + down.first * layer->dilation_y;
         const int8_t *picture = x + row / layer->out_y * layer->in_y * width;
         const int32_t end = layer->kept_rows > 0 ? top + layer->kept_rows : 0;
         next = row % layer->out_y > 0 ? next : 0;
@@ -1464,47 +1972,43 @@ static void depthwise3x3_relu_s8(const struct depthwise3x3_relu_s8 *layer, const
             memcpy(kept + next % layer->kept_rows * width, picture + next * width,
                    (size_t)width * sizeof(*x));
         }
+        const int8_t *lines = layer->kept_rows > 0 ? kept : picture;
+        window.row = layer->kept_rows > 0 ? highest % layer->kept_rows : highest;
+        window.rows = down.count;
         for (int32_t out_x = 0; out_x < layer->out_x; out_x++) {
             const int32_t left = out_x * layer->stride_x - layer->pad_x;
-            for (int32_t first = 0; first < channels; first += 16) {
-                const int32_t lanes = channels - first < 16 ? channels - first : 16;
-                int32_t sums[16];
-                for (int32_t lane = 0; lane < lanes; lane++) {
-                    sums[lane] = layer->bias[first + lane];
-                }
-                for (int32_t kernel_y = 0; kernel_y < layer->kernel_y; kernel_y++) {
-                    const int32_t in_y = top + kernel_y * layer->dilation_y;
-                    if (in_y < 0 || in_y >= layer->in_y) {
-                        continue;
-                    }
-                    const int8_t *line = picture + in_y * width + first;
-                    if (layer->kept_rows > 0) {
-                        line = kept + in_y % layer->kept_rows * width + first;
-                    }
-                    for (int32_t kernel_x = 0; kernel_x < layer->kernel_x; kernel_x++) {
-                        const int32_t in_x = left + kernel_x * layer->dilation_x;
-                        if (in_x < 0 || in_x >= layer->in_x) {
-                            continue;
-                        }
-                        const int32_t tap = kernel_y * layer->kernel_x + kernel_x;
-                        const int8_t *inputs = line + in_x * channels;
-                        const int8_t *weight = layer->weight + tap * channels + first;
-                        for (int32_t lane = 0; lane < lanes; lane++) {
-                            sums[lane] += (inputs[lane] - layer->zero_x) * weight[lane];
-                        }
-                    }
+            const struct taps along =
+                taps_within(left, layer->kernel_x, layer->dilation_x, layer->in_x);
+            window.columns = along.count;
+            const int32_t tap = down.first * layer->kernel_x + along.first;
+            const int8_t *weight = layer->weight + tap * channels;
+            const int8_t *inputs = lines + (left + along.first * layer->dilation_x) * channels;
+            for (int32_t first = 0, lanes; first < channels; first += lanes) {
+                int32_t sums[taps_lanes];
+                if (channels - first >= taps_lanes) {
+                    lanes = taps_lanes;
+                    window_offset_s8(&window, inputs, weight, layer->zero_x, taps_lanes, sums);
+                } else if (taps_lanes > 8 && channels - first >= 8) {
+                    lanes = 8;
+                    window_offset_s8(&window, inputs, weight, layer->zero_x, 8, sums);
+                } else {
+                    lanes = 1;
+                    window_offset_s8(&window, inputs, weight, layer->zero_x, 1, sums);
                 }
                 for (int32_t lane = 0; lane < lanes; lane++) {
                     const int32_t channel = first + lane;
-                    int32_t sum = sums[lane];
-                    sum = requantize(sum, layer->multiplier, layer->shift);
-                    y[channel] = clamp_s8(sum + layer->zero_y, layer->low, layer->high);
+                    const int32_t sum = sums[lane] + bias[channel];
+                    const int32_t scaled = requantize(sum, multiplier, shift);
+                    y[channel] = clamp_s8(scaled + zero_y, low, high);
                 }
+                inputs += lanes;
+                weight += lanes;
             }
             y += channels;
         }
     }
 }
+#endif
 #endif
 
 struct reduce_sum_columns_s8 {
@@ -1604,34 +2108,48 @@ struct dense_s8 {
 static void dense_s8(const struct dense_s8 *layer, const int8_t *x, int8_t *y, void *scratch)
 {
     const int16_t *weight = layer->pairs.weight;
-    const int32_t *pair = layer->pairs.scale;
-    const int32_t octets = layer->inputs >> 3;
-    const int32_t rest = layer->inputs & 7;
+    const int32_t *scale = layer->pairs.scale;
+    const int32_t octets = layer->inputs >> 3, rest = layer->inputs & 7;
+    const int32_t step = layer->pairs.step;
+    struct scale_s8 by = scale_of_pair(scale), others = by;
     uint32_t last[2] = {0, 0};
     (void)scratch;
 
     memcpy(last, x + 8 * octets, (size_t)rest);
-    for (int32_t first = 0; first < layer->outputs; first += 4) {
-        const int32_t missing = first + 4 - layer->outputs;
-        int8_t *const place = y + first - (missing > 0 ? missing : 0);
+    for (int32_t left = layer->outputs; left > 0; left -= 4) {
         const int8_t *inputs = x;
-        int32_t sum[2] = {pair[0], pair[5]};
-        int32_t both[2] = {pair[1], pair[6]};
-        for (int32_t twos = octets >> 1; twos > 0; twos--) {
+        int32_t sum[2], both[2];
+        take_biases(&weight, &sum[0], &both[0]);
+        take_biases(&weight, &sum[1], &both[1]);
+        for (int32_t fours = octets >> 2; fours > 0; fours--) {
+            multiply_octet(&inputs, &weight, both, sum);
+            multiply_octet(&inputs, &weight, both, sum);
             multiply_octet(&inputs, &weight, both, sum);
             multiply_octet(&inputs, &weight, both, sum);
         }
-        if (octets & 1) {
+        for (int32_t ones = octets & 3; ones > 0; ones--) {
             multiply_octet(&inputs, &weight, both, sum);
         }
         if (rest > 0) {
             inputs = (const int8_t *)last;
             multiply_octet(&inputs, &weight, both, sum);
         }
-        scale_and_store(&layer->pairs, pair, sum[0], both[0], place);
-        scale_and_store(&layer->pairs, pair + 5, sum[1], both[1], place + 2);
-        pair += 10;
+        if (step != 0) {
+            by = scale_of_pair(scale);
+            others = scale_of_pair(scale + step);
+            scale += 2 * step;
+        }
+        y -= left < 4 ? 4 - left : 0;
+        if (by.negatives < 0) {
+            scale_signed(&by, sum[0], both[0], y);
+            scale_signed(&others, sum[1], both[1], y + 2);
+        } else {
+            scale_pair(&by, sum[0], both[0], y);
+            scale_pair(&others, sum[1], both[1], y + 2);
+        }
+        y += 4;
     }
+    y -= layer->outputs;
     limit_s8(&layer->pairs, y, layer->outputs);
 }
 #else
@@ -1717,9 +2235,7 @@ static const struct conv_s8 conv1 = {
     .pointwise = 0,
     .pairs.weight = conv1_pairs_weight_dsp,
     .pairs.scale = conv1_pairs_scale_dsp,
-    .pairs.middle = -255,
-    .pairs.half = 64,
-    .pairs.negatives = 0,
+    .pairs.step = 0,
     .pairs.limited = 0,
     .pairs.low = -128,
     .pairs.high = 127,
@@ -1727,34 +2243,68 @@ static const struct conv_s8 conv1 = {
 };
 
 /* depthwise */
-static const struct depthwise3x3_relu_s8 depthwise2 = {
+static const struct depthwise3x3_relu2_s8 depthwise2 = {
     .channels = 8,
     .batch = 1,
+#if KERNEL_MVE
+    .in_y = 4,
+    .out_y = 4,
+    .out_x = 5,
+#else
     .in_y = 5,
     .in_x = 4,
     .out_y = 5,
     .out_x = 4,
     .kernel_y = 3,
     .kernel_x = 3,
+#endif
     .stride_y = 1,
     .stride_x = 1,
+#if !KERNEL_MVE
     .dilation_y = 1,
     .dilation_x = 1,
+#endif
     .pad_y = 1,
+#if KERNEL_MVE
+    .weight = depthwise2_weight_mve,
+#else
     .pad_x = 1,
     .kept_rows = 0,
     .weight = depthwise2_weight,
     .bias = depthwise2_bias,
     .multiplier = 1360727253,
     .shift = -7,
+#endif
     .zero_x = -128,
     .zero_y = -128,
     .low = -128,
     .high = 127,
-#if KERNEL_DSP
-    .plane_x = 6,
+#if KERNEL_MVE
+    .plane_x = 7,
+    .band_y = 4,
+    .plane_bytes = 42,
+    .in_picture = 160,
+    .out_picture = 160,
+    .window_y = 3,
+    .in_step_y = 8,
+    .in_step_x = 32,
+    .out_step_y = 8,
+    .out_step_x = 32,
+    .left = 1,
+    .first_x = 0,
+    .columns = 5,
+    .block_y = 4,
+    .block_x = 1,
+    .taps = {0, 1, 2, 7, 8, 9, 14, 15, 16, 21, 22, 23, 0, 0, 0, 0},
+    .order = depthwise2_order_mve,
+    .weights = 10,
+    .outputs = {0, 8, 16, 24},
+    .places = {0, 7, 14, 21},
+    .scales = depthwise2_scales_mve,
+#elif KERNEL_DSP
+    .plane_x = 8,
     .band_y = 5,
-    .plane_bytes = 340,
+    .plane_bytes = 448,
 #endif
 };
 
@@ -1796,9 +2346,7 @@ static const struct conv_s8 conv3 = {
     .pointwise = 1,
     .pairs.weight = conv3_pairs_weight_dsp,
     .pairs.scale = conv3_pairs_scale_dsp,
-    .pairs.middle = -255,
-    .pairs.half = 64,
-    .pairs.negatives = 0,
+    .pairs.step = 5,
     .pairs.limited = 0,
     .pairs.low = -128,
     .pairs.high = 127,
@@ -1829,9 +2377,7 @@ static const struct dense_s8 dense5 = {
 #elif KERNEL_DSP
     .pairs.weight = dense5_pairs_weight_dsp,
     .pairs.scale = dense5_pairs_scale_dsp,
-    .pairs.middle = -111,
-    .pairs.half = 0,
-    .pairs.negatives = 1,
+    .pairs.step = 0,
     .pairs.limited = 0,
     .pairs.low = -128,
     .pairs.high = 127,
@@ -1853,13 +2399,13 @@ static const struct dequantize_s8 dequantize6 = {
     .zero_point = -56,
 };
 
-/* Memory plan, 660 bytes:
+/* Memory plan, 768 bytes:
  *   input0                0 .. 640
  *   quantize0             0 .. 160  over input0
  *   conv1_scratch       160 .. 340
- *   conv1               340 .. 500
- *   depthwise2_scratch    0 .. 340
- *   depthwise2          500 .. 660
+ *   conv1               448 .. 608
+ *   depthwise2_scratch    0 .. 448
+ *   depthwise2          608 .. 768
  *   conv3_scratch       240 .. 304
  *   conv3                 0 .. 240
  *   reduce4               0 ..  12  over conv3
@@ -1872,13 +2418,13 @@ void separable_run(void *arena)
     int8_t *const a = (int8_t *)arena;
     float *const f = (float *)arena;
 
-    quantize_s8(&quantize0, f, a);                          /* x */
-    conv_s8(&conv1, a, a + 340, a + 160);                   /* stem */
-    depthwise3x3_relu_s8(&depthwise2, a + 340, a + 500, a); /* depthwise */
-    conv_s8(&conv3, a + 500, a, a + 240);                   /* pointwise */
-    reduce_sum_columns_s8(&reduce4, a, a);                  /* pool */
-    dense_s8(&dense5, a, a + 28, a + 12);                   /* head */
-    dequantize_s8(&dequantize6, a + 28, f);                 /* head */
+    quantize_s8(&quantize0, f, a);                           /* x */
+    conv_s8(&conv1, a, a + 448, a + 160);                    /* stem */
+    depthwise3x3_relu2_s8(&depthwise2, a + 448, a + 608, a); /* depthwise */
+    conv_s8(&conv3, a + 608, a, a + 240);                    /* pointwise */
+    reduce_sum_columns_s8(&reduce4, a, a);                   /* pool */
+    dense_s8(&dense5, a, a + 28, a + 12);                    /* head */
+    dequantize_s8(&dequantize6, a + 28, f);                  /* head */
 }
 
 int separable_init(void *arena, size_t bytes)
@@ -1940,26 +2486,27 @@ static uint32_t weights_crc32(void)
 #if KERNEL_MVE
     crc = crc32_elements(crc, conv1_weight_mve, 256, 1);
     crc = crc32_elements(crc, conv1_scales_mve, 24, 4);
-#elif KERNEL_DSP
-    crc = crc32_elements(crc, conv1_pairs_weight_dsp, 80, 2);
-    crc = crc32_elements(crc, conv1_pairs_scale_dsp, 20, 4);
-#else
-    crc = crc32_elements(crc, conv1_weight, 144, 1);
-    crc = crc32_elements(crc, conv1_bias, 8, 4);
-#endif
-    crc = crc32_elements(crc, depthwise2_weight, 72, 1);
-    crc = crc32_elements(crc, depthwise2_bias, 8, 4);
-#if KERNEL_MVE
+    crc = crc32_elements(crc, depthwise2_weight_mve, 80, 1);
+    crc = crc32_elements(crc, depthwise2_order_mve, 32, 1);
+    crc = crc32_elements(crc, depthwise2_scales_mve, 24, 4);
     crc = crc32_elements(crc, conv3_weight_mve, 192, 1);
     crc = crc32_elements(crc, conv3_scales_mve, 36, 4);
     crc = crc32_elements(crc, dense5_weight_mve, 64, 1);
     crc = crc32_elements(crc, dense5_scales_mve, 12, 4);
 #elif KERNEL_DSP
-    crc = crc32_elements(crc, conv3_pairs_weight_dsp, 48, 2);
+    crc = crc32_elements(crc, conv1_pairs_weight_dsp, 96, 2);
+    crc = crc32_elements(crc, conv1_pairs_scale_dsp, 5, 4);
+    crc = crc32_elements(crc, depthwise2_weight, 72, 1);
+    crc = crc32_elements(crc, depthwise2_bias, 8, 4);
+    crc = crc32_elements(crc, conv3_pairs_weight_dsp, 72, 2);
     crc = crc32_elements(crc, conv3_pairs_scale_dsp, 30, 4);
-    crc = crc32_elements(crc, dense5_pairs_weight_dsp, 32, 2);
-    crc = crc32_elements(crc, dense5_pairs_scale_dsp, 10, 4);
+    crc = crc32_elements(crc, dense5_pairs_weight_dsp, 40, 2);
+    crc = crc32_elements(crc, dense5_pairs_scale_dsp, 5, 4);
 #else
+    crc = crc32_elements(crc, conv1_weight, 144, 1);
+    crc = crc32_elements(crc, conv1_bias, 8, 4);
+    crc = crc32_elements(crc, depthwise2_weight, 72, 1);
+    crc = crc32_elements(crc, depthwise2_bias, 8, 4);
     crc = crc32_elements(crc, conv3_weight, 96, 1);
     crc = crc32_elements(crc, conv3_bias, 12, 4);
     crc = crc32_elements(crc, dense5_weight, 48, 1);

@@ -24,6 +24,7 @@ from toolchain.importers.onnx.layers.quantized import (
     on_reals,
 )
 from toolchain.ir.graph import Graph, Port
+from toolchain.ir.types import DType
 from toolchain.ops.elementwise import Unary
 
 if TYPE_CHECKING:
@@ -79,6 +80,9 @@ class _Conversion:
                 continue
             if self.builder.value(name) is not None:
                 self.builder.problem(f"{one_line(value.name)}: an output that depends on no input; drop it")
+                continue
+            if name in self.builder.unsigned and self.builder.type(name).dtype is DType.INT16:
+                self.builder.problem(f"{one_line(value.name)}: a quantized output of type uint16; dequantize it")
                 continue
             if value.type.tensor_type.elem_type == onnx.TensorProto.UINT8:
                 name = as_unsigned(self.builder, name, value.name)
@@ -211,7 +215,9 @@ class _Conversion:
         self.nodes(body.nodes, scope, origin)
         self.opsets = saved
         results = [scope.get(name) for name in body.outputs]
-        return tuple(name for name in results if name is not None) if None not in results else ()
+        if any(name is None and wanted for name, wanted in zip(results, node.output, strict=False)):
+            return ()
+        return tuple(name or "" for name in results)
 
     def control(self, node: onnx.NodeProto, scope: Scope, origin: str) -> tuple[str, ...]:
         """An If whose condition is known at import is the branch it takes."""

@@ -153,8 +153,6 @@ class _Conversion:
         outputs = [self.network.tensors[index] for index in operator.outputs]
         if any(tensor.variable for tensor in outputs):
             raise NoCFormError("it keeps state between runs")
-        if operator.kind == "CAST" and any(self.network.tensors[index].kind == "UINT8" for index in operator.inputs):
-            raise NoCFormError("a cast of uint8, expected one of int8, int32 or float32")
         found = [self.operand(index) for index in operator.inputs]
         if None in found:
             return ()
@@ -166,6 +164,8 @@ class _Conversion:
             names = self.dequantized(names)
         inner = tuple(quantization(self.network.tensors[index]) for index in operator.intermediates)
         layer = Layer(self.builder, operator.kind, origin, operator.options, names, declared, self.traces, inner)
+        first = next((self.network.tensors[index] for index in operator.inputs if index >= 0), None)
+        layer = replace(layer, unsigned=first is not None and first.kind == "UINT8" and first.scheme is not None)
         result = handler(layer)
         results = (result,) if isinstance(result, str) else result
         return tuple(self.quantized(name, kind, origin) for name, kind in zip(results, declared, strict=False))

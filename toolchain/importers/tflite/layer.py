@@ -56,6 +56,8 @@ class Layer:
     traces: Traces
     intermediates: tuple[QuantParams | None, ...] = ()
     """Scales of values inside the operator."""
+    unsigned: bool = False
+    """Whether the file holds the first input as uint8; here it is int8, 128 less."""
 
     @property
     def x(self) -> str:

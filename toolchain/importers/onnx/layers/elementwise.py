@@ -211,6 +211,8 @@ TYPES = {
 @handles("Cast", "CastLike")
 def cast(layer: Layer) -> str:
     """Change the element type."""
+    if layer.kind == "CastLike" and layer.operand(1) in layer.builder.four_bit:
+        raise NoCFormError("to 4 bits, expected float, int8..int64, uint8 or bool")
     dtype = layer.type(1).dtype if layer.kind == "CastLike" else TYPES.get(int(layer.get("to", 0)))
     if dtype is None:
         raise NoCFormError(f"element type {layer.get('to', 0)}, expected float, int8..int64, uint8 or bool")

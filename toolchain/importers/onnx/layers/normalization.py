@@ -8,10 +8,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from toolchain.importers.onnx.layer import Layer, NoCFormError, handles
+from toolchain.ops.normalize import LRN
 from toolchain.ops.reduce import Reduce
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+
+SMALLEST = 1.17549435e-38
+"""The smallest normal float32: a norm of 0 divides by it."""
 
 
 def _over_channels(layer: Layer, index: int, role: str) -> str:
@@ -104,7 +109,16 @@ def lp_normalization(layer: Layer) -> str:
         raise NoCFormError(f"p={power}, expected 1 or 2")
     op = Reduce("sum", (layer.axis(-1),), keepdims=True)
     total = layer.add(op, layer.unary("abs" if power == 1 else "square", layer.x))
-    return layer.binary("div", layer.x, total if power == 1 else layer.unary("sqrt", total))
+    norm = total if power == 1 else layer.unary("sqrt", total)
+    return layer.binary("div", layer.x, layer.binary("max", norm, SMALLEST))  # 0 stays 0
+
+
+@handles("LRN")
+def local_response(layer: Layer) -> str:
+    """X divided by a power of the mean of squares over neighbouring channels."""
+    alpha, beta = float(layer.get("alpha", 1e-4)), float(layer.get("beta", 0.75))
+    op = LRN(int(layer.get("size", 1)), alpha, beta, float(layer.get("bias", 1.0)))
+    return layer.channels_first(layer.add(op, layer.channels_last(layer.x)))
 
 
 @handles("MeanVarianceNormalization")

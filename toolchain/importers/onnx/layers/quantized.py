@@ -85,7 +85,8 @@ def _grid(layer: Layer, scale: str, zero: str, shape: tuple[int, ...], axis: int
         axis = normal_axis(axis, len(shape))
         if scales.ndim == 1 and scales.size != shape[axis]:
             raise ValueError(f"{scales.size} scales, expected {shape[axis]} for axis {axis} of {list(shape)}")
-    return Grid(scales.astype(np.float32), np.broadcast_to(zeros, scales.shape), axis, int(layer.get("block_size", 0)))
+    zeros = zeros.reshape(scales.shape) if zeros.size == scales.size else np.broadcast_to(zeros, scales.shape)
+    return Grid(scales.astype(np.float32), zeros, axis, int(layer.get("block_size", 0)))
 
 
 def _activation(grid: Grid, integers: str) -> tuple[DType, QuantParams]:
@@ -114,7 +115,7 @@ def quantize(layer: Layer, x: str, scale: str, zero: str, integers: str | None =
     grid = _grid(layer, scale, zero, kind.shape, int(layer.get("axis", 1)))
     dtype, quant = _activation(grid, integers or grid.zero.dtype.name)
     made = _requantized(layer.builder, x, TensorType(kind.shape, dtype, quant), layer.origin)
-    if (integers or grid.zero.dtype.name).startswith("u"):
+    if (integers or grid.zero.dtype.name) in _UNSIGNED:
         layer.builder.unsigned.add(made)
     return made
 
@@ -168,9 +169,12 @@ def _constant(layer: Layer, name: str, value: Array, grid: Grid) -> str:
 
 def _remembered(value: Array, centred: Array, grid: Grid) -> QuantParams | None:
     """The grid a constant lies on: symmetric where its values allow or its scales are many, None for blocks."""
-    if value.dtype.itemsize > 1 or grid.scale.ndim > 1:
+    if grid.scale.ndim > 1:
         return None
     scales = tuple(float(scale) for scale in grid.scale.reshape(-1))
+    if value.dtype.itemsize > 1:
+        symmetric = grid.single and value.dtype == np.int16 and not np.any(grid.zero)
+        return QuantParams(scales, 0) if symmetric else None
     low, high = DType.INT8.limits
     if not grid.single or (low <= centred.min(initial=0) and centred.max(initial=0) <= high):
         return QuantParams(scales, 0, None if grid.single else grid.axis)
@@ -296,11 +300,10 @@ def integer_products(layer: Layer) -> str:
     layer.constant_value(1, "weights")
     step = 1.0 if quant is None else quant.scale[0]
     zeros = [layer.inputs[index] if layer.has(index) else "" for index in (2, 3)]
+    ones = np.ones(() if layer.value(3) is None else layer.constant_value(3, "zero point").shape, np.float32)
     x = dequantize(plain, layer.x, layer.constant(np.float32(step), "scale"), zeros[0])
     kind = layer.kind.removesuffix("Integer")
-    weight = dequantize(
-        plain, layer.inputs[1], layer.constant(np.float32(1), "one"), zeros[1], 0 if kind == "Conv" else -1
-    )
+    weight = dequantize(plain, layer.inputs[1], layer.constant(ones, "one"), zeros[1], 0 if kind == "Conv" else -1)
     result = HANDLERS[kind](replace(layer, kind=kind, inputs=(x, weight)))
     assert isinstance(result, str)
     return layer.binary("mul", result, 1.0 / step)

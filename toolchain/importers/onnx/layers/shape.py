@@ -143,6 +143,8 @@ def depth_and_space(layer: Layer) -> str:
     if block < 1:
         raise ValueError(f"blocksize {block}, expected 1 or more")
     to_depth = layer.kind == "SpaceToDepth"
+    if to_depth and layer.get("mode", "DCR") != "DCR":
+        raise NoCFormError(f"mode {layer.get('mode', 'DCR')}, expected DCR")
     op = SpaceToDepth(block) if to_depth else DepthToSpace(block, layer.get("mode", "DCR"))
     return layer.channels_first(layer.add(op, layer.channels_last(layer.x)))
 

@@ -187,6 +187,8 @@ def dequantize(layer: Layer) -> str:
 def cast(layer: Layer) -> str:
     """The same numbers in another type; of quantized tensors the integers, whatever they stand for."""
     declared = layer.declared[0]
+    if layer.unsigned:
+        raise NoCFormError("a cast of uint8, expected one of int8, int32 or float32")
     if declared.dtype is layer.type(0).dtype:
         return layer.x
     types = [replace(declared, shape=layer.shape)]

@@ -21,4 +21,5 @@ def pool(layer: Layer) -> str:
         raise NoCFormError("input and output have different scales, expected one")
     if layer.kind == "MAX_POOL_2D":
         return layer.activated(layer.emit(MaxPool(window, stride, padding, (1, 1), layer.clamp()), layer.x))
-    return layer.activated(layer.emit(AvgPool(window, stride, padding, clamp=layer.clamp()), layer.x))
+    op = AvgPool(window, stride, padding, clamp=layer.clamp(), halves_up=layer.unsigned)
+    return layer.activated(layer.emit(op, layer.x))
