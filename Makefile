@@ -65,6 +65,10 @@ firmware: export ## build the firmware demo for a Cortex-M4 and run it on an emu
 train: ## train the bundled model again (needs torch and scikit-learn)
 	$(BIN)/python $(DEMO)/train.py
 
+.PHONY: bench
+bench: $(VENV)/installed-test ## measure the MLPerf Tiny networks on emulated cores (BENCH='--cores cortex-m4 --write')
+	$(BIN)/python -m tests.bench.suite $(BENCH)
+
 .PHONY: lint
 lint: $(VENV)/installed-dev ## ruff and mypy
 	$(BIN)/ruff check toolchain tests firmware_demo

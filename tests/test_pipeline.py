@@ -4,11 +4,12 @@ import json
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
+from onnx.reference import ReferenceEvaluator
 
 import toolchain
 from tests import models
+from tests.conftest import ABSENT
 from toolchain import pipeline
 from toolchain.errors import CheckFailedError, InlayError, InputError, UnsupportedError
 
@@ -45,8 +46,8 @@ def exported(mlp, tmp_path_factory):
 
 
 def truth(path, x):
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    name = session.get_inputs()[0].name
+    session = ReferenceEvaluator(str(path))
+    (name,) = session.input_names
     return np.concatenate([session.run(None, {name: row[None]})[0] for row in x])
 
 
@@ -57,7 +58,8 @@ def test_writes_the_contract(exported):
     assert manifest == json.loads(json.dumps(exported.manifest))
     assert manifest["macs"] == 6 * 8 + 8 * 3
     assert manifest["source"]["name"] == "mlp.onnx"
-    assert [row["reference"] for row in exported.parity["parity"]] == ["numpy", "onnxruntime"]
+    frameworks = [] if "onnxruntime" in ABSENT else ["onnxruntime"]
+    assert [row["reference"] for row in exported.parity["parity"]] == ["numpy", *frameworks]
     assert "<svg" in (exported.out / "report.html").read_text()
 
 

@@ -257,12 +257,13 @@ def bench(
     target: Annotated[str, typer.Option(metavar="CPU", help=f"Core to emulate, or this machine: {CORES}.")],
     compare: Annotated[Path | None, typer.Option(metavar="DIR", help="Another export to measure beside it.")] = None,
     level: Annotated[str, typer.Option("-O", metavar="LEVEL", help="Optimisation: 0, 1, 2, 3 or s.")] = "2",
+    portable: Annotated[bool, typer.Option("--portable", help="Plain C, without the core's own kernels.")] = False,
     as_json: Json = False,
 ) -> None:
     """Flash, RAM, stack and executed instructions on an emulated core."""
     from toolchain import pipeline
 
-    document = pipeline.bench_folder(folder, target, level=level, compare=compare)
+    document = pipeline.bench_folder(folder, target, level=level, compare=compare, portable=portable)
     if as_json:
         _print_json(document)
         return

@@ -476,11 +476,17 @@ def read_export(folder: str | Path) -> tuple[Path, Graph, Program]:
 
 
 def bench_folder(
-    folder: str | Path, target: str, *, level: str = "2", compare: str | Path | None = None
+    folder: str | Path, target: str, *, level: str = "2", compare: str | Path | None = None, portable: bool = False
 ) -> dict[str, Any]:
     """What a run of an exported folder costs on a core; with `compare`, beside another export's cost.
 
+    `portable` builds plain C alone.
+
     Raises InputError for an unknown target or missing tools, CheckFailedError when the outputs are wrong there.
     """
-    this = bench(*read_export(folder), target, level)
-    return this if compare is None else compared_costs(this, bench(*read_export(compare), target, level))
+    this = bench(*read_export(folder), target, level, portable=portable)
+    return (
+        this
+        if compare is None
+        else compared_costs(this, bench(*read_export(compare), target, level, portable=portable))
+    )

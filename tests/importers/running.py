@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
-import onnxruntime
+import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from toolchain.interpret import run
@@ -23,6 +23,7 @@ def outputs(graph: Graph, feeds: dict[str, np.ndarray]) -> dict[str, np.ndarray]
 
 
 def onnx_outputs(model: onnx.ModelProto, feeds: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    onnxruntime = pytest.importorskip("onnxruntime", reason="needs onnxruntime")
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL

@@ -43,8 +43,12 @@ def test_damaged_tflite(shared, tmp_path):
 
 
 def test_foreign_file(tmp_path):
+    pytest.importorskip("torch", reason="needs torch")
     (tmp_path / "w.pth").write_bytes(b"no weights at all")
     with pytest.raises(InputError, match="no PyTorch file"):
         extract_weights(tmp_path / "w.pth")
+
+
+def test_mapping_without_weights():
     with pytest.raises(InputError, match="no weights inside"):
         extract_weights({"epoch": 3})

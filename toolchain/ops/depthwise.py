@@ -16,7 +16,7 @@ import numpy as np
 from toolchain.config import Rounding
 from toolchain.ir.types import DType, TensorType
 from toolchain.ops.base import Call, Field, Kernel, Operands, bodies
-from toolchain.ops.linear import WIDEST, Clamp, LinearSpec, constant, linear_call_parts, linear_kernel
+from toolchain.ops.linear import WIDEST, Clamp, LinearSpec, constant, dot_helper, linear_call_parts, linear_kernel
 from toolchain.ops.overlap import Overlap, by_lanes, by_row, common, first_inputs, first_pixels, in_bands
 
 PLANES = 4
@@ -53,7 +53,7 @@ def depthwise_call(
     scratch = rows * _row_bytes(x)
     record: dict[str, Field] = {**geometry, "kept_rows": rows, **fields}
     if spec is None or not narrow or not _fits_planes(spec, axes):
-        kernel = linear_kernel("depthwise", "depthwise", variant | {"planes": False})
+        kernel = linear_kernel("depthwise", "depthwise", variant | {"planes": False}, *_windows(variant))
         return Call(kernel, record, scratch=scratch, overlaps=(overlap,))
     planes = _planes(axes)
     record |= spec.record(weight, offset=True) | {name: bodies(None, value) for name, value in planes.items()}
@@ -61,6 +61,11 @@ def depthwise_call(
     kernel = _planes_kernel(linear_kernel("depthwise", "depthwise", variant), spec)
     scratch = max(scratch, planes["plane_bytes"])
     return Call(kernel, record, scratch=scratch, overlaps=(common(overlap, overlap_planes),))
+
+
+def _windows(variant: dict[str, Any]) -> tuple[str, str]:
+    """The helpers of plain C: which taps meet the picture, and the sums over them."""
+    return "taps_within", f"window_{dot_helper(variant).removeprefix('dot_')}"
 
 
 def _row_bytes(x: TensorType) -> int:
@@ -74,7 +79,7 @@ def _kept_rows(x: TensorType, y: TensorType, axes: Sequence[Sequence[int]]) -> t
     layers of a network: then it is written in place.
     """
     (in_y, _, kernel, _, dilation, _), along_x = axes
-    lanes = by_lanes(first_pixels([first_inputs(*axis) for axis in axes], (in_y, along_x[0]), x.shape[0]), x)
+    lanes = by_lanes(first_pixels([first_inputs(*axis) for axis in axes], (in_y, along_x[0]), x.shape[0]), x, 1)
     rows = (kernel - 1) * dilation + 1
     if 2 * rows > in_y or lanes.least < _row_bytes(x):
         return 0, lanes
@@ -156,6 +161,6 @@ def _planes_kernel(kernel: Kernel, spec: LinearSpec) -> Kernel:
         symbol="_".join(words),
         variant=tuple(facts.items()),
         helpers=("clamp_s8",),
-        portable_helpers=("requantize",),
+        portable_helpers=("requantize", "taps_within", "window_offset_s8"),
         dsp_helpers=dsp if rectified else ("requantize", *dsp),
     )

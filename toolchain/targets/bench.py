@@ -53,24 +53,30 @@ LEVELS = ("0", "1", "2", "3", "s")
 """What may stand behind -O."""
 
 
-def bench(folder: Path, graph: Graph, program: Program, name: str, level: str = "2") -> dict[str, Any]:
-    """Build, run and measure an exported folder. Raises CheckFailedError when the outputs are not numpy's."""
+def bench(
+    folder: Path, graph: Graph, program: Program, name: str, level: str = "2", *, portable: bool = False
+) -> dict[str, Any]:
+    """Build, run and measure an exported folder, `portable` without the core's own kernels.
+
+    Raises CheckFailedError when the outputs are not numpy's.
+    """
     target = find_target(name)
     if level not in LEVELS:
         raise InputError(f"-O{level}: not a level inlay builds with, expected -O{', -O'.join(LEVELS)}")
     ends = check.interface(graph, program.name)
+    defines = (f"{program.prefix}_PORTABLE",) if portable else ()
     macs = [_macs(graph, index) for index in range(len(graph.nodes))]
     with tempfile.TemporaryDirectory(prefix="inlay-bench-") as scratch:
         whole, apart = Path(scratch) / "whole", Path(scratch) / "apart"
         whole.mkdir()
         apart.mkdir()
         source = folder / f"{program.name}.c"
-        image = build_image(source, folder, ends, target, whole, Build(level))
+        image = build_image(source, folder, ends, target, whole, Build(level, defines=defines))
         run = _checked_run(image, graph, program)
         marked = mark_steps(source.read_text(), program.name)
         copy = apart / source.name
         copy.write_text(marked.text)
-        build = Build(level, marks=len(marked.kernels) + 2)
+        build = Build(level, marks=len(marked.kernels) + 2, defines=defines)
         steps = build_image(copy, folder, ends, target, apart, build)
         layers = _layers(program, marked.kernels, macs, _costs(steps, _checked_run(steps, graph, program)))
         return _document(image, run, program, sum(macs), layers)

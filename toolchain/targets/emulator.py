@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import shutil
 import subprocess
 import tempfile
 from collections.abc import Mapping
@@ -140,7 +141,9 @@ def find_counter(emulator: str) -> Path | None:
 
 
 def _accepts(emulator: str, plugin: Path, folder: Path) -> bool:
-    """Whether this QEMU loads the plugin: a machine without a processor that stops at once."""
+    """Whether this QEMU is there and loads the plugin: a machine without a processor that stops at once."""
+    if shutil.which(emulator) is None:
+        return False
     command = [emulator, "-M", "none", "-display", "none", "-serial", "none", "-monitor", "stdio"]
     done = subprocess.run(
         [*command, "-plugin", f"{plugin},out=probe.txt"],

@@ -49,7 +49,7 @@ def build_image(source: Path, headers: Path, interface: Interface, target: Targe
     flags = (*target.flags, f"-O{build.level}", *COMMON_FLAGS)
     image = Image(target, interface, folder, compiler, flags)
     (folder / "harness.c").write_text(harness_source(interface, target, build))
-    extra = ("-fcallgraph-info=su",) if _reports_stack(compiler) else ()
+    extra: tuple[str, ...] = ("-fcallgraph-info=su",) if _reports_stack(compiler) else ()
     includes = ("-I", str(headers.resolve()))
     extra = (*extra, *(f"-D{macro}" for macro in build.defines))
     compile_c(compiler, ["-std=c99", *flags, *extra, *includes, "-c", str(source.resolve()), "-o", "model.o"], folder)
@@ -70,6 +70,7 @@ def harness_source(interface: Interface, target: Target, build: Build) -> str:
             inputs=interface.inputs,
             outputs=interface.outputs,
             platform=target.platform,
+            keeps_state=interface.keeps_state,
             target=target,
             mode=build.mode,
             marks=build.marks,

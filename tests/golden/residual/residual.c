@@ -37,14 +37,13 @@ static inline int8_t clamp_s8(int32_t value, int32_t low, int32_t high)
 static inline int32_t requantize(int32_t value, int32_t multiplier, int32_t shift)
 {
     const int32_t left = shift > 0 ? shift : 0;
-    const int32_t right = shift > 0 ? 0 : -shift;
-    const int32_t shifted = (int32_t)((uint32_t)value << left);
-    const int64_t product = (int64_t)shifted * multiplier;
+    const int64_t product = (int64_t)(int32_t)((uint32_t)value << left) * multiplier;
     const int32_t high = (int32_t)((product + ((int64_t)1 << 30)) >> 31);
-    const int32_t mask = (int32_t)((1u << right) - 1u);
-    const int32_t threshold = (mask >> 1) + (high < 0 ? 1 : 0);
 
-    return (high >> right) + ((high & mask) > threshold ? 1 : 0);
+    if (shift >= 0) {
+        return high;
+    }
+    return (((high + (high >> 31)) >> (-1 - shift)) + 1) >> 1;
 }
 #endif
 
@@ -323,12 +322,9 @@ static void pixels_s8(const struct pairs_s8 *layer, int32_t first, int32_t beyon
 #endif
 
 #if !KERNEL_DSP
-/* Inputs that a vector unit takes at a time. */
-#if defined(__AVX2__)
-enum { step_s8 = 32 };
-#else
-enum { step_s8 = 1 };
-#endif
+#if defined(__SSE2__) || defined(__ARM_NEON)
+/* Inputs that a vector unit takes at a time, and how many are made 16 bits wide for it at once. */
+enum { step_s8 = 32, block_s8 = 256 };
 
 /* Sums of weight * patch for two patches, `stride` apart and zero behind their `inputs`, and for
  * up to 16 outputs. As many steps as fit read on into the weights of the following outputs, of
@@ -336,12 +332,46 @@ enum { step_s8 = 1 };
 static inline void products_s8(const uint8_t *patch, int32_t stride, const int8_t *weight,
                                int32_t left, int32_t inputs, int32_t outputs, int32_t sums[2][16])
 {
+    int16_t wide[2][block_s8];
+
+    memset(sums, 0, 2 * 16 * sizeof(**sums));
+    for (int32_t first = 0; first < inputs; first += block_s8) {
+        const int32_t rest = stride - first < block_s8 ? stride - first : block_s8;
+        for (int32_t input = 0; input < rest; input++) {
+            wide[0][input] = patch[first + input];
+            wide[1][input] = patch[first + stride + input];
+        }
+        for (int32_t output = 0; output < outputs; output += 2) {
+            const int8_t *one = weight + output * inputs + first;
+            const int8_t *other = output + 1 < outputs ? one + inputs : one;
+            const int32_t run = other - weight + rest <= left ? rest : inputs - first;
+            int32_t products[4] = {0, 0, 0, 0};
+            for (int32_t input = 0; input < run; input++) {
+                products[0] += wide[0][input] * one[input];
+                products[1] += wide[0][input] * other[input];
+                products[2] += wide[1][input] * one[input];
+                products[3] += wide[1][input] * other[input];
+            }
+            sums[0][output] += products[0];
+            sums[0][output + 1] += products[1];
+            sums[1][output] += products[2];
+            sums[1][output + 1] += products[3];
+        }
+    }
+}
+#else
+enum { step_s8 = 1 };
+
+/* Sums of weight * patch for two patches, `stride` apart, and for up to 16 outputs. */
+static inline void products_s8(const uint8_t *patch, int32_t stride, const int8_t *weight,
+                               int32_t left, int32_t inputs, int32_t outputs, int32_t sums[2][16])
+{
+    (void)left;
     for (int32_t output = 0; output < outputs; output += 2) {
         const int8_t *other = output + 1 < outputs ? weight + inputs : weight;
-        const int32_t run = other - weight + stride <= left ? stride : inputs;
         int32_t products[4] = {0, 0, 0, 0};
 
-        for (int32_t input = 0; input < run; input++) {
+        for (int32_t input = 0; input < inputs; input++) {
             products[0] += patch[input] * weight[input];
             products[1] += patch[input] * other[input];
             products[2] += patch[stride + input] * weight[input];
@@ -352,9 +382,9 @@ static inline void products_s8(const uint8_t *patch, int32_t stride, const int8_
         sums[1][output] = products[2];
         sums[1][output + 1] = products[3];
         weight += 2 * inputs;
-        left -= 2 * inputs;
     }
 }
+#endif
 #endif
 
 #if KERNEL_MVE

@@ -36,14 +36,13 @@ static inline int8_t clamp_s8(int32_t value, int32_t low, int32_t high)
 static inline int32_t requantize(int32_t value, int32_t multiplier, int32_t shift)
 {
     const int32_t left = shift > 0 ? shift : 0;
-    const int32_t right = shift > 0 ? 0 : -shift;
-    const int32_t shifted = (int32_t)((uint32_t)value << left);
-    const int64_t product = (int64_t)shifted * multiplier;
+    const int64_t product = (int64_t)(int32_t)((uint32_t)value << left) * multiplier;
     const int32_t high = (int32_t)((product + ((int64_t)1 << 30)) >> 31);
-    const int32_t mask = (int32_t)((1u << right) - 1u);
-    const int32_t threshold = (mask >> 1) + (high < 0 ? 1 : 0);
 
-    return (high >> right) + ((high & mask) > threshold ? 1 : 0);
+    if (shift >= 0) {
+        return high;
+    }
+    return (((high + (high >> 31)) >> (-1 - shift)) + 1) >> 1;
 }
 
 #if KERNEL_DSP && !KERNEL_MVE
@@ -371,12 +370,9 @@ static inline void multiply_octet(const int8_t **x, const int16_t **weight, int3
 #endif
 
 #if !KERNEL_DSP
-/* Inputs that a vector unit takes at a time. */
-#if defined(__AVX2__)
-enum { step_s8 = 32 };
-#else
-enum { step_s8 = 1 };
-#endif
+#if defined(__SSE2__) || defined(__ARM_NEON)
+/* Inputs that a vector unit takes at a time, and how many are made 16 bits wide for it at once. */
+enum { step_s8 = 32, block_s8 = 256 };
 
 /* Sums of weight * patch for two patches, `stride` apart and zero behind their `inputs`, and for
  * up to 16 outputs. As many steps as fit read on into the weights of the following outputs, of
@@ -384,12 +380,46 @@ enum { step_s8 = 1 };
 static inline void products_s8(const uint8_t *patch, int32_t stride, const int8_t *weight,
                                int32_t left, int32_t inputs, int32_t outputs, int32_t sums[2][16])
 {
+    int16_t wide[2][block_s8];
+
+    memset(sums, 0, 2 * 16 * sizeof(**sums));
+    for (int32_t first = 0; first < inputs; first += block_s8) {
+        const int32_t rest = stride - first < block_s8 ? stride - first : block_s8;
+        for (int32_t input = 0; input < rest; input++) {
+            wide[0][input] = patch[first + input];
+            wide[1][input] = patch[first + stride + input];
+        }
+        for (int32_t output = 0; output < outputs; output += 2) {
+            const int8_t *one = weight + output * inputs + first;
+            const int8_t *other = output + 1 < outputs ? one + inputs : one;
+            const int32_t run = other - weight + rest <= left ? rest : inputs - first;
+            int32_t products[4] = {0, 0, 0, 0};
+            for (int32_t input = 0; input < run; input++) {
+                products[0] += wide[0][input] * one[input];
+                products[1] += wide[0][input] * other[input];
+                products[2] += wide[1][input] * one[input];
+                products[3] += wide[1][input] * other[input];
+            }
+            sums[0][output] += products[0];
+            sums[0][output + 1] += products[1];
+            sums[1][output] += products[2];
+            sums[1][output + 1] += products[3];
+        }
+    }
+}
+#else
+enum { step_s8 = 1 };
+
+/* Sums of weight * patch for two patches, `stride` apart, and for up to 16 outputs. */
+static inline void products_s8(const uint8_t *patch, int32_t stride, const int8_t *weight,
+                               int32_t left, int32_t inputs, int32_t outputs, int32_t sums[2][16])
+{
+    (void)left;
     for (int32_t output = 0; output < outputs; output += 2) {
         const int8_t *other = output + 1 < outputs ? weight + inputs : weight;
-        const int32_t run = other - weight + stride <= left ? stride : inputs;
         int32_t products[4] = {0, 0, 0, 0};
 
-        for (int32_t input = 0; input < run; input++) {
+        for (int32_t input = 0; input < inputs; input++) {
             products[0] += patch[input] * weight[input];
             products[1] += patch[input] * other[input];
             products[2] += patch[stride + input] * weight[input];
@@ -400,9 +430,9 @@ static inline void products_s8(const uint8_t *patch, int32_t stride, const int8_
         sums[1][output] = products[2];
         sums[1][output + 1] = products[3];
         weight += 2 * inputs;
-        left -= 2 * inputs;
     }
 }
+#endif
 #endif
 
 #if !KERNEL_DSP
@@ -422,6 +452,81 @@ static inline void products4_s8(const int8_t *x, const int8_t *weight, int32_t i
         products[3] += x[input] * fourth[input];
     }
     memcpy(sums, products, sizeof products);
+}
+#endif
+
+#if !KERNEL_DSP
+/* Channels at a time: two vectors, or as many sums as stay in registers. */
+#if defined(__SSE2__) || defined(__ARM_NEON)
+enum { taps_lanes = 16 };
+#else
+enum { taps_lanes = 4 };
+#endif
+
+/* Taps of a window along an axis. */
+struct taps {
+    int32_t first, count;
+};
+
+/* The taps within the picture that channels are summed over. The rows of x lie in a ring: `row` is
+ * the first, `ring` how many there are; the other sizes are strides in elements. */
+struct window {
+    int32_t channels;
+    int32_t ring, width;
+    int32_t row, rows, columns;
+    int32_t row_step, step, weights;
+};
+
+/* Of `kernel` taps, `dilation` apart from `start` on, those within 0 .. size. */
+static inline struct taps taps_within(int32_t start, int32_t kernel, int32_t dilation, int32_t size)
+{
+    struct taps taps = {0, 0};
+
+    while (taps.first < kernel && start + taps.first * dilation < 0) {
+        taps.first++;
+    }
+    taps.count = kernel - taps.first;
+    while (taps.count > 0 && start + (taps.first + taps.count - 1) * dilation >= size) {
+        taps.count--;
+    }
+    return taps;
+}
+#endif
+
+#if !KERNEL_DSP
+/* Sums over the taps of a window for `lanes` channels: taps_lanes, 8 or 1. */
+static inline void window_offset_s8(const struct window *window, const int8_t *x,
+                                    const int8_t *weight, int32_t zero_x, int32_t lanes,
+                                    int32_t *sums)
+{
+    int32_t parts[taps_lanes] = {0};
+    int32_t row = window->row;
+
+    for (int32_t kernel_y = 0; kernel_y < window->rows; kernel_y++) {
+        const int8_t *inputs = x + row * window->width;
+        const int8_t *factors = weight;
+        for (int32_t kernel_x = 0; kernel_x < window->columns; kernel_x++) {
+#if defined(__SSE2__) || defined(__ARM_NEON)
+#pragma GCC unroll 1
+            for (int32_t lane = 0; lane < lanes; lane++) {
+                parts[lane] += (inputs[lane] - zero_x) * factors[lane];
+            }
+#else
+            parts[0] += (inputs[0] - zero_x) * factors[0];
+            if (lanes > 1) {
+                parts[1] += (inputs[1] - zero_x) * factors[1];
+                parts[2] += (inputs[2] - zero_x) * factors[2];
+                parts[3] += (inputs[3] - zero_x) * factors[3];
+            }
+#endif
+            inputs += window->step;
+            factors += window->channels;
+        }
+        weight += window->weights;
+        row += window->row_step;
+        row -= row < window->ring ? 0 : window->ring;
+    }
+    memcpy(sums, parts, (size_t)lanes * sizeof(*parts));
 }
 #endif
 
@@ -1688,7 +1793,7 @@ static void depthwise3x3_relu2_s8(const struct depthwise3x3_relu2_s8 *layer, con
 
 #else
 /* 3x3 convolution of each channel for itself, weights [y][x][channel]. Cores with DSP instructions
- * take four channels at a time, rows of which lie as int16 in scratch; others take 16. Rows that
+ * take four channels at a time, rows of which lie as int16 in scratch; others some. Rows that
  * are kept, in scratch as well, let y be written over x. */
 struct depthwise3x3_relu2_s8 {
     int32_t batch, channels;
@@ -1842,11 +1947,24 @@ static void depthwise3x3_relu2_s8(const struct depthwise3x3_relu2_s8 *layer, con
 {
     const int32_t channels = layer->channels;
     const int32_t width = layer->in_x * channels;
+    const int32_t *bias = layer->bias;
+    const int32_t multiplier = layer->multiplier, shift = layer->shift;
+    const int32_t zero_y = layer->zero_y, low = layer->low, high = layer->high;
     int8_t *kept = scratch;
     int32_t next = 0; /* row to keep */
+    struct window window = {
+        .channels = channels,
+        .ring = layer->kept_rows > 0 ? layer->kept_rows : layer->in_y,
+        .width = width,
+        .row_step = layer->dilation_y,
+        .step = layer->dilation_x * channels,
+        .weights = layer->kernel_x * channels,
+    };
 
     for (int32_t row = 0; row < layer->batch * layer->out_y; row++) {
         const int32_t top = row % layer->out_y * layer->stride_y - layer->pad_y;
+        const struct taps down = taps_within(top, layer->kernel_y, layer->dilation_y, layer->in_y);
+        const int32_t highest = top + down.first * layer->dilation_y;
         const int8_t *picture = x + row / layer->out_y * layer->in_y * width;
         const int32_t end = layer->kept_rows > 0 ? top + layer->kept_rows : 0;
         next = row % layer->out_y > 0 ? next : 0;
@@ -1854,42 +1972,37 @@ static void depthwise3x3_relu2_s8(const struct depthwise3x3_relu2_s8 *layer, con
             memcpy(kept + next % layer->kept_rows * width, picture + next * width,
                    (size_t)width * sizeof(*x));
         }
+        const int8_t *lines = layer->kept_rows > 0 ? kept : picture;
+        window.row = layer->kept_rows > 0 ? highest % layer->kept_rows : highest;
+        window.rows = down.count;
         for (int32_t out_x = 0; out_x < layer->out_x; out_x++) {
             const int32_t left = out_x * layer->stride_x - layer->pad_x;
-            for (int32_t first = 0; first < channels; first += 16) {
-                const int32_t lanes = channels - first < 16 ? channels - first : 16;
-                int32_t sums[16];
-                for (int32_t lane = 0; lane < lanes; lane++) {
-                    sums[lane] = layer->bias[first + lane];
-                }
-                for (int32_t kernel_y = 0; kernel_y < layer->kernel_y; kernel_y++) {
-                    const int32_t in_y = top + kernel_y * layer->dilation_y;
-                    if (in_y < 0 || in_y >= layer->in_y) {
-                        continue;
-                    }
-                    const int8_t *line = picture + in_y * width + first;
-                    if (layer->kept_rows > 0) {
-                        line = kept + in_y % layer->kept_rows * width + first;
-                    }
-                    for (int32_t kernel_x = 0; kernel_x < layer->kernel_x; kernel_x++) {
-                        const int32_t in_x = left + kernel_x * layer->dilation_x;
-                        if (in_x < 0 || in_x >= layer->in_x) {
-                            continue;
-                        }
-                        const int32_t tap = kernel_y * layer->kernel_x + kernel_x;
-                        const int8_t *inputs = line + in_x * channels;
-                        const int8_t *weight = layer->weight + tap * channels + first;
-                        for (int32_t lane = 0; lane < lanes; lane++) {
-                            sums[lane] += (inputs[lane] - layer->zero_x) * weight[lane];
-                        }
-                    }
+            const struct taps along =
+                taps_within(left, layer->kernel_x, layer->dilation_x, layer->in_x);
+            window.columns = along.count;
+            const int32_t tap = down.first * layer->kernel_x + along.first;
+            const int8_t *weight = layer->weight + tap * channels;
+            const int8_t *inputs = lines + (left + along.first * layer->dilation_x) * channels;
+            for (int32_t first = 0, lanes; first < channels; first += lanes) {
+                int32_t sums[taps_lanes];
+                if (channels - first >= taps_lanes) {
+                    lanes = taps_lanes;
+                    window_offset_s8(&window, inputs, weight, layer->zero_x, taps_lanes, sums);
+                } else if (taps_lanes > 8 && channels - first >= 8) {
+                    lanes = 8;
+                    window_offset_s8(&window, inputs, weight, layer->zero_x, 8, sums);
+                } else {
+                    lanes = 1;
+                    window_offset_s8(&window, inputs, weight, layer->zero_x, 1, sums);
                 }
                 for (int32_t lane = 0; lane < lanes; lane++) {
                     const int32_t channel = first + lane;
-                    int32_t sum = sums[lane];
-                    sum = requantize(sum, layer->multiplier, layer->shift);
-                    y[channel] = clamp_s8(sum + layer->zero_y, layer->low, layer->high);
+                    const int32_t sum = sums[lane] + bias[channel];
+                    const int32_t scaled = requantize(sum, multiplier, shift);
+                    y[channel] = clamp_s8(scaled + zero_y, low, high);
                 }
+                inputs += lanes;
+                weight += lanes;
             }
             y += channels;
         }
