@@ -45,9 +45,17 @@ class Block:
 def place(blocks: Sequence[Block], overlaps: Overlaps | None = None, bound: int = 0) -> dict[str, int]:
     """Return byte offsets: the best found over many orders. `overlaps` is by (written, read); `bound` ends the search.
 
-    Few blocks are placed in every order that can differ, the others in orders that are changed where it pays.
+    Few blocks are placed in every order that can differ, the others in orders that are changed where it pays. A
+    search that may overlap blocks can miss a packing that does not: that one is looked for, too.
     """
-    search = _Search(blocks, overlaps or {}, bound)
+    found = _searched(blocks, overlaps or {}, bound)
+    if overlaps and extent(blocks, found) > bound:
+        return min(found, _searched(blocks, {}, bound), key=lambda offsets: extent(blocks, offsets))
+    return found
+
+
+def _searched(blocks: Sequence[Block], overlaps: Overlaps, bound: int) -> dict[str, int]:
+    search = _Search(blocks, overlaps, bound)
     for order in _orders(blocks):
         search.attempt(order)
     if len(blocks) <= LARGEST_SEARCHED:
