@@ -1,7 +1,6 @@
 """16-bit activations, 8-bit weights: random files of every operator that LiteRT has in this form.
 
-Not among them: SUM, whose reference kernel reads int16 tensors as bytes, and REDUCE_PROD, which runs on real numbers
-here. Of fully connected layers LiteRT's kernels round with the whole multiplier, TensorFlow Lite Micro with 16 bits
+Of fully connected layers LiteRT's kernels round with the whole multiplier, TensorFlow Lite Micro with 16 bits
 of it; the first is policy `litert`.
 """
 
@@ -234,6 +233,28 @@ def reduce(draw: Draw) -> bytes:
     x, y = model.input(shape, quant, "INT16"), model.tensor([], activation(draw) if kind == "MEAN" else quant, "INT16")
     model.operator(kind, [x, model.constant(axes)], [y], "ReducerOptions", keepDims=bool(draw.integer(0, 1)))
     return model.content(y)
+
+
+def reduced(draw: Draw, kind: str) -> bytes:
+    model, x_quant = Flat(), Quant(draw.scale(-4.0, -3.5))
+    x, y = model.input((1, 5, 5, 7), x_quant, "INT16"), model.tensor([], Quant(draw.scale(-4.0, -3.0)), "INT16")
+    model.operator(kind, [x, model.constant([3])], [y], "ReducerOptions", keepDims=False)
+    return model.content(y)
+
+
+@family(3, exception="LiteRT's reference kernel of SUM reads int16 tensors as bytes", real=lambda x: np.sum(x, axis=3))
+def sum_of(draw: Draw) -> bytes:
+    return reduced(draw, "SUM")
+
+
+@family(
+    3,
+    floats="products have no integer form here",
+    exception="LiteRT's reference kernel of REDUCE_PROD rounds after every factor, the C at the end",
+    real=lambda x: np.prod(x, axis=3),
+)
+def product_of(draw: Draw) -> bytes:
+    return reduced(draw, "REDUCE_PROD")
 
 
 @family(6)

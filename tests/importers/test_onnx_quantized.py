@@ -349,6 +349,27 @@ def test_activations_of_16_bits_are_rounded_but_computed_in_float(folder):
     np.testing.assert_allclose(ours, onnx_outputs(onnx.load(path), {"x": x})["y"], atol=0.01)
 
 
+@pytest.mark.parametrize("name", ["depthwise", "residual", "gated"])
+def test_symmetric_activations_of_16_bits_are_computed_in_integers(name, folder, tmp_path):
+    path = folder / f"{name}_int16.onnx"
+    quantized(name, "qdq", folder)
+    kind = quantization.QuantType
+    quantization.quantize_static(
+        str(folder / f"{name}.onnx"), str(path), Reader("x", samples(1)), activation_type=kind.QInt16,
+        weight_type=kind.QInt8, extra_options={"ActivationSymmetric": True},
+    )  # fmt: skip
+    graph = passes.optimize(importers.load(path))
+    assert passes.float_layers(graph) == ()
+    assert not [symbol for symbol in symbols(graph)[1:-1] if not symbol.endswith("_s16")]
+    x = samples(2)
+    ours = run(graph, {graph.inputs[0]: entering(graph, x)})[graph.outputs[0]]
+    theirs = onnx_outputs(onnx.load(path), {"x": x})["y"]
+    last = graph.producers()[graph.outputs[0]].inputs[0]
+    assert np.abs(ours - theirs).max() <= 8 * graph.tensors[last].type.quant.scale[0]
+    result = pipeline.export(path, tmp_path / "out", name="net", io="int16")
+    assert all(row["passed"] for row in result.parity["parity"])
+
+
 @pytest.mark.parametrize("io", [None, "int8"])
 def test_export_needs_no_calibration(io, folder, tmp_path):
     path = quantized("residual", "qdq_channels", folder)

@@ -76,13 +76,14 @@ class _Lowering:
     def states(self) -> tuple[StateSpec, ...]:
         """Copy the new values of states over the old ones, where no kernel has written them there."""
         homes = {self.refs[state.read] for state in self.graph.states}
+        sources = [self.graph.tensors[state.write] for state in self.graph.states]
         for index, state in enumerate(self.graph.states):
-            ref = self.refs.get(state.write)
-            if ref in homes and ref != self.refs[state.read]:
-                self.refs[state.write] = self._copy(state.write, f"state {index}")
-        for state in self.graph.states:
-            if self.refs.get(state.write) != self.refs[state.read]:
-                source, target = self.graph.tensors[state.write], self.graph.tensors[state.read]
+            if self.refs.get(state.write) in homes - {self.refs[state.read]}:
+                self._copy(state.write, f"state {index}")
+                sources[index] = Tensor(f"{state.write}:state {index}", sources[index].type)
+        for state, source in zip(self.graph.states, sources, strict=True):
+            if self.refs.get(source.name) != self.refs[state.read]:
+                target = self.graph.tensors[state.read]
                 self.node(OPERATORS["Copy"](), (source,), (target,), "the next state", len(self.graph.nodes))
         return tuple(self._state(index, state) for index, state in enumerate(self.graph.states))
 

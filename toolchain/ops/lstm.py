@@ -23,7 +23,7 @@ GATES = 4
 GATE_STEP = np.float32(2.0**-12)
 """Scale of the gates before their activations."""
 HELPERS = (
-    "requantize", "clamp_s8", "clamp_s16", "dot_s8", "mul_q15", "half_away", "exp_q15", "two_over_one_plus_q15",
+    "requantize", "clamp_s8", "clamp_s16", "dot_s8", "mul_q15", "rounding_shift", "exp_q15", "two_over_one_plus_q15",
     "sigmoid_q15", "tanh_q15",
 )  # fmt: skip
 

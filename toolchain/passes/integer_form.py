@@ -17,6 +17,7 @@ from toolchain.ops.convert import Dequantize, Quantize
 from toolchain.ops.linear import WIDEST
 from toolchain.ops.pool import AvgPool
 from toolchain.ops.resize import Resize
+from toolchain.ops.shape import Concat
 from toolchain.ops.softmax import LogSoftmax, Softmax
 
 if TYPE_CHECKING:
@@ -61,10 +62,25 @@ def plan(draft: Draft, node: Node) -> Plan:
         made = draft.type(node.outputs[0])
     else:
         op, inputs, made = _output(draft, op, inputs, draft.type(quantize.outputs[0]))
+    _check_types(op, inputs, made if quantize is not None else None)
     reason = op.has_integer_form(inputs, (Tensor(node.outputs[0], made),))
     if reason is not None:
         raise StaysFloatError(reason)
     return Plan(op, inputs, made, quantize)
+
+
+def _check_types(op: Op, inputs: tuple[Tensor, ...], made: TensorType | None) -> None:
+    """Raise StaysFloatError where int8 and int16 meet, or int16 and weights of nine bits."""
+    parameters = {op.weight, op.bias}
+    quantized = [tensor.type for position, tensor in enumerate(inputs) if position not in parameters]
+    found = {kind.dtype.value for kind in (*quantized, *([made] if made else [])) if kind.quant is not None}
+    if len(found) > 1:
+        raise StaysFloatError(f"it has {' and '.join(sorted(found))} activations, expected one type")
+    grids = {kind.quant for kind in (*quantized, *([made] if made else []))}
+    if DType.INT16.value in found and isinstance(op, Concat) and len(grids) > 1:
+        raise StaysFloatError("it joins int16 of different scales")
+    if DType.INT16.value in found and op.weight is not None and inputs[op.weight].type.dtype is not DType.INT8:
+        raise StaysFloatError("its weights do not fit int8 once their zero point is taken off")
 
 
 def _operand(draft: Draft, node: Node, position: int) -> Tensor:
@@ -79,15 +95,22 @@ def _operand(draft: Draft, node: Node, position: int) -> Tensor:
         return draft.tensors[source]
     if position == op.weight:
         return _weight(draft, op, tensor)
-    return _constant(draft, tensor)
+    beside = {draft.type(source).dtype for name in node.inputs if (source := integers(draft, name)) is not None}
+    return _constant(draft, tensor, DType.INT16 if DType.INT16 in beside else DType.INT8)
 
 
 def integers(draft: Draft, name: str) -> str | None:
-    """The int8 tensor a float tensor was dequantized from."""
+    """The int8 tensor, or int16 tensor without zero point, that a float tensor was dequantized from."""
     producer = draft.producers.get(name)
     if producer is None or not isinstance(producer.op, Dequantize):
         return None
-    return producer.inputs[0] if draft.type(producer.inputs[0]).dtype is DType.INT8 else None
+    return producer.inputs[0] if computable(draft.type(producer.inputs[0])) else None
+
+
+def computable(kind: TensorType) -> bool:
+    """Whether layers compute in integers of this type: int8, and int16 without a zero point."""
+    symmetric = kind.quant is not None and kind.quant.zero_point == 0
+    return kind.dtype is DType.INT8 or (kind.dtype is DType.INT16 and symmetric)
 
 
 def moves(op: Op) -> bool:
@@ -100,7 +123,8 @@ def moves(op: Op) -> bool:
 def _unquantized(draft: Draft, name: str) -> str:
     producer = draft.producers.get(name)
     if producer is not None and isinstance(producer.op, Dequantize):
-        return f"it reads {draft.type(producer.inputs[0]).dtype.value} activations, only int8 is computed in integers"
+        kind = draft.type(producer.inputs[0]).dtype.value
+        return f"it reads {kind} activations, only int8 and symmetric int16 are computed in integers"
     return "the model does not quantize what it reads"
 
 
@@ -128,26 +152,32 @@ def _steps(tensor: Tensor, quant: QuantParams) -> Array:
     return np.asarray(np.rint(tensor.data.astype(np.float64) / scales))
 
 
-def _stored(draft: Draft, tensor: Tensor, quant: QuantParams) -> Tensor:
-    """A constant as the int8 integers on its grid."""
-    data = np.clip(_steps(tensor, quant) + quant.zero_point, *DType.INT8.limits).astype(np.int8)
-    return Tensor(draft.fresh(f"{tensor.name}.int8"), TensorType(data.shape, DType.INT8, quant), data)
+def _stored(draft: Draft, tensor: Tensor, quant: QuantParams, dtype: DType) -> Tensor:
+    """A constant as the integers on its grid."""
+    steps = _steps(tensor, quant) + quant.zero_point
+    low, high = dtype.limits
+    if dtype is DType.INT16 and quant.zero_point != 0:
+        raise StaysFloatError(f"the constant {tensor.name} has a zero point beside int16")
+    if steps.min(initial=0) < low or steps.max(initial=0) > high:
+        raise StaysFloatError(f"the constant {tensor.name} does not fit {dtype.value}")
+    data = steps.astype(dtype.numpy)
+    return Tensor(draft.fresh(f"{tensor.name}.{dtype.value}"), TensorType(data.shape, dtype, quant), data)
 
 
-def _constant(draft: Draft, tensor: Tensor) -> Tensor:
+def _constant(draft: Draft, tensor: Tensor, dtype: DType) -> Tensor:
     """A constant operand on its own grid, or one value on a grid made for it."""
     assert tensor.data is not None
     quant = tensor.type.quant
     if quant is None and np.unique(tensor.data).size == 1 and np.all(np.isfinite(tensor.data)):
-        scale = float(np.float32(abs(float(tensor.data.flat[0])) / DType.INT8.limits[1]))
+        scale = float(np.float32(abs(float(tensor.data.flat[0])) / dtype.limits[1]))
         quant = QuantParams((scale or 1.0,))
     if quant is None or quant.axis is not None:
         raise StaysFloatError(f"the model does not quantize the constant {tensor.name} with one scale")
-    return _stored(draft, tensor, quant)
+    return _stored(draft, tensor, quant, dtype)
 
 
 def _with_bias(draft: Draft, op: Op, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    """The inputs with the bias in int32 at the product of the scales."""
+    """The inputs with the bias at the product of the scales: int32, or int64 where sums beside int16 need it."""
     assert op.weight is not None
     x, weight = inputs[0], inputs[op.weight]
     if op.bias is None or op.bias >= len(inputs) or inputs[op.bias].data is None:
@@ -157,11 +187,14 @@ def _with_bias(draft: Draft, op: Op, inputs: tuple[Tensor, ...]) -> tuple[Tensor
     scales = np.asarray(weight.type.quant.scale, np.float64) * x.type.quant.scale[0]
     steps = fixedpoint.round_half_away(np.asarray(inputs[op.bias].data, np.float64) / scales)
     sums = np.abs(np.asarray(weight.data, np.int64).reshape(len(steps), -1)).sum(axis=1)
+    dtype = DType.INT32
     if np.max(sums * WIDEST[x.type.dtype] + np.abs(steps), initial=0) >= 1 << 31:
-        raise StaysFloatError("sums of its products may not fit 32 bits")
+        if x.type.dtype is DType.INT8:
+            raise StaysFloatError("sums of its products may not fit 32 bits")
+        dtype = DType.INT64
     quant = QuantParams(tuple(float(scale) for scale in scales), 0, None if scales.size == 1 else 0)
-    kind = TensorType(steps.shape, DType.INT32, quant)
-    bias = Tensor(draft.fresh(f"{inputs[op.bias].name}.int32"), kind, steps.astype(np.int32))
+    kind = TensorType(steps.shape, dtype, quant)
+    bias = Tensor(draft.fresh(f"{inputs[op.bias].name}.{dtype.value}"), kind, steps.astype(dtype.numpy))
     return tuple(bias if position == op.bias else tensor for position, tensor in enumerate(inputs))
 
 
@@ -174,8 +207,8 @@ def _reader(draft: Draft, node: Node) -> Node:
         raise StaysFloatError(
             "its output is read in float, too" if quantized else "the model does not quantize its output"
         )
-    if draft.type(reader.outputs[0]).dtype is not DType.INT8:
-        raise StaysFloatError("its output is not quantized to int8")
+    if not computable(draft.type(reader.outputs[0])):
+        raise StaysFloatError("its output is not quantized to int8 or symmetrically to int16")
     return reader
 
 
@@ -189,7 +222,7 @@ def _output(
         return op, inputs, replace(wanted, quant=inputs[0].type.quant)
     if not isinstance(op, Softmax | LogSoftmax) or wanted.quant is None:
         return op, inputs, wanted
-    fixed = op.fixed_quant(DType.INT8)
+    fixed = op.fixed_quant(wanted.dtype)
     if wanted.quant.scale[0] < FINEST * fixed.scale[0]:
         raise StaysFloatError(
             f"its output has steps of {wanted.quant.scale[0]:.3g}, finer than {fixed.scale[0]:.3g}, its integer form's"

@@ -20,7 +20,7 @@ from toolchain.ops.pool import MaxPool
 from toolchain.ops.shape import Concat, Pad
 from toolchain.ops.unary import Unary
 from toolchain.passes.draft import Draft, rewrite
-from toolchain.passes.integer_form import StaysFloatError, integers, moves, plan
+from toolchain.passes.integer_form import StaysFloatError, computable, integers, moves, plan
 from toolchain.passes.tables import by_table
 
 if TYPE_CHECKING:
@@ -107,7 +107,7 @@ def _rescale(draft: Draft, node: Node) -> bool:
     """Rule 1."""
     source = integers(draft, node.inputs[0])
     kind = draft.type(node.outputs[0])
-    if source is None or kind.dtype not in (DType.INT8, DType.UINT8):
+    if source is None or kind.dtype not in (DType.INT8, DType.UINT8, DType.INT16):
         return False
     if draft.type(source) == kind:
         return draft.bypass(node, source)
@@ -160,13 +160,22 @@ def _before_move(draft: Draft, node: Node) -> bool:
     return True
 
 
+def _joins(draft: Draft, name: str, kind: TensorType) -> bool:
+    """Whether a Concat to integers of `kind` takes a part as it is: int8 is rescaled on the way, int16 is not."""
+    source = integers(draft, name)
+    if source is None:
+        return False
+    found = draft.type(source)
+    return found.dtype is kind.dtype and (kind.dtype is DType.INT8 or found.quant == kind.quant)
+
+
 def _before_concat(draft: Draft, node: Node) -> bool:
-    """Rule 2: the float parts of what is joined and then quantized are quantized first."""
+    """Rule 2: the float parts, and int16 on other grids, of what is joined and then quantized are quantized first."""
     before = draft.private_producer(node.inputs[0])
     kind = draft.type(node.outputs[0])
-    if before is None or not isinstance(before.op, Concat) or kind.dtype is not DType.INT8:
+    if before is None or not isinstance(before.op, Concat) or not computable(kind):
         return False
-    parts = [name for name in before.inputs if draft.data(name) is None and integers(draft, name) is None]
+    parts = [name for name in before.inputs if draft.data(name) is None and not _joins(draft, name, kind)]
     if not parts or any(draft.data(name) is not None for name in before.inputs):
         return False
     reals = {}

@@ -22,7 +22,7 @@ def by_table(draft: Draft, node: Node) -> bool:
     if source is None or not between or kind.quant is None or kind.dtype is not DType.INT8:
         return False
     quant = draft.type(source).quant
-    if quant is None or draft.type(source).shape != kind.shape:
+    if quant is None or draft.type(source).dtype is not DType.INT8 or draft.type(source).shape != kind.shape:
         return False
     reals = fixedpoint.dequantize(values_by_index(DType.INT8), quant.scale[0], quant.zero_point)
     values = {each.outputs[0]: reals for each in draft.readers(source) if isinstance(each.op, Dequantize)}

@@ -70,6 +70,7 @@ def harness_source(interface: Interface, target: Target, build: Build) -> str:
             inputs=interface.inputs,
             outputs=interface.outputs,
             platform=target.platform,
+            keeps_state=interface.keeps_state,
             target=target,
             mode=build.mode,
             marks=build.marks,

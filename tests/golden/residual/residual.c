@@ -289,7 +289,7 @@ static void pixels_s8(const struct pairs_s8 *layer, int32_t first, int32_t beyon
     const int16_t *weight = layer->weight + 4 * (quads + 1) * first;
     const int16_t *const end = layer->weight + 4 * (quads + 1) * beyond;
     const int32_t *scale = layer->scale + layer->step * first;
-    const int32_t fours = quads >> 2, rest = quads & 3, step = layer->step;
+    const int32_t fours = quads >> 2, step = layer->step;
 
     for (; weight != end; y += 2) {
         const uint32_t *patch = widened;
@@ -303,7 +303,7 @@ static void pixels_s8(const struct pairs_s8 *layer, int32_t first, int32_t beyon
             multiply_quad(&patch, &weight, both, sum);
             multiply_quad(&patch, &weight, both, sum);
         }
-        for (int32_t left = rest; left > 0; left--) {
+        for (int32_t left = quads; (left & 3) != 0; left--) {
             multiply_quad(&patch, &weight, both, sum);
         }
         const struct scale_s8 by = scale_of_pair(scale);

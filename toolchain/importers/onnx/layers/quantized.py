@@ -169,9 +169,12 @@ def _constant(layer: Layer, name: str, value: Array, grid: Grid) -> str:
 
 def _remembered(value: Array, centred: Array, grid: Grid) -> QuantParams | None:
     """The grid a constant lies on: symmetric where its values allow or its scales are many, None for blocks."""
-    if value.dtype.itemsize > 1 or grid.scale.ndim > 1:
+    if grid.scale.ndim > 1:
         return None
     scales = tuple(float(scale) for scale in grid.scale.reshape(-1))
+    if value.dtype.itemsize > 1:
+        symmetric = grid.single and value.dtype == np.int16 and not np.any(grid.zero)
+        return QuantParams(scales, 0) if symmetric else None
     low, high = DType.INT8.limits
     if not grid.single or (low <= centred.min(initial=0) and centred.max(initial=0) <= high):
         return QuantParams(scales, 0, None if grid.single else grid.axis)
