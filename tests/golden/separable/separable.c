@@ -1166,11 +1166,11 @@ static inline void depthwise_taps3(const uint32_t *x, const struct depthwise_cha
 static inline void depthwise_store6(struct depthwise_channel *channel, int32_t sums[6])
 {
 #if defined(__arm__) && defined(__OPTIMIZE__)
-    register uint32_t a __asm__("r0");
-    register uint32_t b __asm__("r1");
-    register uint32_t c __asm__("r2");
-    register uint32_t y __asm__("r3");
-    register uint32_t step __asm__("r4");
+    register uint32_t a __asm__("r8");
+    register uint32_t b __asm__("r9");
+    register uint32_t c __asm__("r10");
+    register uint32_t y __asm__("r11");
+    register uint32_t step __asm__("lr");
 
     __asm__ volatile("ldmia %[channel], { %[a], %[b], %[c], %[y], %[step] }\n\t"
                      "smmla %[s0], %[s0], %[a], %[b]\n\t"
