@@ -112,7 +112,9 @@ class _Lowering:
     def node(self, op: Op, inputs: tuple[Tensor, ...], outputs: tuple[Tensor, ...], origin: str, index: int) -> None:
         """Append the calls of one operator."""
         self._updated(op, inputs, outputs)
-        for call in op.lower(Operands(inputs, outputs, self.rounding)):
+        largest = max((tensor.type.bytes for tensor in self.graph.tensors.values() if tensor.data is None), default=0)
+        room = largest - sum(tensor.type.bytes for tensor in (*inputs, *outputs) if tensor.data is None)
+        for call in op.lower(Operands(inputs, outputs, self.rounding, max(room, 0))):
             self._call(call, inputs, outputs, origin, index)
 
     def output(self, index: int, name: str) -> PortSpec:

@@ -28,11 +28,15 @@ class QuantRule(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Operands:
-    """The typed tensors around one node, constants with their data, and the rounding policy."""
+    """The typed tensors around one node, constants with their data, and the rounding policy.
+
+    `room`: bytes by which the network's largest tensor exceeds this node's together: scratch that costs nothing.
+    """
 
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
     rounding: Rounding = Rounding.TFLM
+    room: int = 0
 
     @property
     def quantized(self) -> bool:

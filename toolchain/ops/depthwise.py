@@ -27,7 +27,7 @@ NARROW = 8
 """Columns of a plane for outputs of no more than five columns, which are one block: known to its instructions."""
 NARROWEST_OUTPUT = 5
 BAND_BYTES = 1152
-"""Scratch for the planes of a band, unless the rows of one window take more."""
+"""Scratch for the planes of a band, unless the rows of one window take more, or the network leaves room."""
 SCALE_BITS = 8
 """Weights are multiplied by two to this power, or less, so that shifted sums keep their fraction."""
 CONSTANT_BITS = 23
@@ -55,7 +55,7 @@ def depthwise_call(
     if spec is None or not narrow or not _fits_planes(spec, axes):
         kernel = linear_kernel("depthwise", "depthwise", variant | {"planes": False}, *_windows(variant))
         return Call(kernel, record, scratch=scratch, overlaps=(overlap,))
-    planes = _planes(axes)
+    planes = _planes(axes, max(BAND_BYTES, operands.room))
     record |= spec.record(weight, offset=True) | {name: bodies(None, value) for name, value in planes.items()}
     overlap_planes = in_bands(x, y, planes["band_y"], *axes[0])
     kernel = _planes_kernel(linear_kernel("depthwise", "depthwise", variant), spec)
@@ -127,7 +127,7 @@ def _rectified(spec: LinearSpec) -> bool:
     return (spec.zero_y, spec.low, spec.high) == (-128, -128, 127) and moderate and _fit(spec, bits)
 
 
-def _planes(axes: Sequence[Sequence[int]]) -> dict[str, int]:
+def _planes(axes: Sequence[Sequence[int]], most_bytes: int) -> dict[str, int]:
     """The fields of the body for DSP instructions: how wide planes are, rows of a band, bytes of its planes.
 
     Behind the right edge of a plane's row lies the left edge of the next plane's, which is zero, too.
@@ -137,11 +137,14 @@ def _planes(axes: Sequence[Sequence[int]]) -> dict[str, int]:
     width = max(in_x + pad_x, needed - pad_x)
     width = NARROW if stride_x == 1 and out_x <= NARROWEST_OUTPUT else width + width % 2
     row = 2 * PLANES * width
-    most = max((BAND_BYTES // row - kernel) // stride + 1, 1)
+    most = max((most_bytes // row - kernel) // stride + 1, 1)
     band = -(-out_y // -(-out_y // most))
-    read = COLUMNS * -(-out_x * stride_x // COLUMNS) + 2
+    block = 3 if stride_x > 1 else min(max(out_x, NARROWEST_OUTPUT), COLUMNS)
+    blocks = -(-out_x // block)
+    slack = 2 * max(COLUMNS * (blocks - 1) + 8 - width, 0)
     rows = (band - 1) * stride + kernel
-    return {"plane_x": width, "band_y": band, "plane_bytes": rows * row + 2 * max(read - width, 0)}
+    fields = {"plane_x": width, "block_x": block, "blocks": blocks, "band_y": band}
+    return {**fields, "plane_bytes": rows * row + slack}
 
 
 def _planes_kernel(kernel: Kernel, spec: LinearSpec) -> Kernel:

@@ -940,13 +940,13 @@ static inline void clear_planes(uint32_t *planes, int32_t count, int32_t zero_x)
 #if KERNEL_DSP && !KERNEL_MVE
 /* What the outputs of one channel take; weights, bias and sums times a power of two. */
 struct depthwise_channel {
+    int32_t multiplier, constant, shift;
+    int8_t *y;
+    int32_t step;        /* from an output to the next */
+    int32_t advance;     /* from the second output of a block to the next block */
     uint32_t taps[3][2]; /* weights of each row: pairs of the first two and of the last two */
     int32_t row;         /* bytes from a row of the plane to the next */
     int32_t bias;
-    int32_t multiplier, constant, shift;
-    int8_t *y;
-    int32_t step;      /* from an output to the next */
-    int32_t advance;   /* from the second output of a block to the next block */
     int32_t low, high; /* where they are not those of int8 */
 };
 
@@ -978,7 +978,7 @@ static inline void depthwise_taps6(const uint32_t *x, const struct depthwise_cha
     uint32_t w01, w12, a, b, c;
 
     __asm__("ldr %[s5], [%[channel], %[bias]]\n\t"
-            "ldrd %[w01], %[w12], [%[channel], #0]\n\t"
+            "ldrd %[w01], %[w12], [%[channel], %[taps0]]\n\t"
             "ldrd %[a], %[b], [%[x]]\n\t"
             "smlad %[s0], %[a], %[w01], %[s5]\n\t"
             "smlatb %[s1], %[a], %[w01], %[s5]\n\t"
@@ -995,7 +995,7 @@ static inline void depthwise_taps6(const uint32_t *x, const struct depthwise_cha
             "smlad %[s5], %[c], %[w12], %[s5]\n\t"
             "ldr %[a], [%[channel], %[row]]\n\t"
             "add %[x], %[a]\n\t"
-            "ldrd %[w01], %[w12], [%[channel], #8]\n\t"
+            "ldrd %[w01], %[w12], [%[channel], %[taps1]]\n\t"
             "ldrd %[a], %[b], [%[x]]\n\t"
             "smlad %[s0], %[a], %[w01], %[s0]\n\t"
             "smlatb %[s1], %[a], %[w01], %[s1]\n\t"
@@ -1012,7 +1012,7 @@ static inline void depthwise_taps6(const uint32_t *x, const struct depthwise_cha
             "smlad %[s5], %[c], %[w12], %[s5]\n\t"
             "ldr %[a], [%[channel], %[row]]\n\t"
             "add %[x], %[a]\n\t"
-            "ldrd %[w01], %[w12], [%[channel], #16]\n\t"
+            "ldrd %[w01], %[w12], [%[channel], %[taps2]]\n\t"
             "ldrd %[a], %[b], [%[x]]\n\t"
             "smlad %[s0], %[a], %[w01], %[s0]\n\t"
             "smlatb %[s1], %[a], %[w01], %[s1]\n\t"
@@ -1031,6 +1031,9 @@ static inline void depthwise_taps6(const uint32_t *x, const struct depthwise_cha
               [c] "=&r"(c), [s0] "=&r"(sums[0]), [s1] "=&r"(sums[1]), [s2] "=&r"(sums[2]),
               [s3] "=&r"(sums[3]), [s4] "=&r"(sums[4]), [s5] "=&r"(sums[5])
             : [channel] "r"(channel), [bias] "i"(offsetof(struct depthwise_channel, bias)),
+              [taps0] "i"(offsetof(struct depthwise_channel, taps)),
+              [taps1] "i"(offsetof(struct depthwise_channel, taps[1])),
+              [taps2] "i"(offsetof(struct depthwise_channel, taps[2])),
               [row] "i"(offsetof(struct depthwise_channel, row))
             : "memory");
 #else
@@ -1049,7 +1052,7 @@ static inline void depthwise_taps5(const uint32_t *x, const struct depthwise_cha
 
     __asm__(
         "ldr %[s4], [%[channel], %[bias]]\n\t"
-        "ldrd %[w01], %[w12], [%[channel], #0]\n\t"
+        "ldrd %[w01], %[w12], [%[channel], %[taps0]]\n\t"
         "ldrd %[a], %[b], [%[x], #0]\n\t"
         "smlad %[s0], %[a], %[w01], %[s4]\n\t"
         "smlatb %[s1], %[a], %[w01], %[s4]\n\t"
@@ -1062,7 +1065,7 @@ static inline void depthwise_taps5(const uint32_t *x, const struct depthwise_cha
         "smlad %[s3], %[a], %[w12], %[s3]\n\t"
         "smlad %[s4], %[a], %[w01], %[s4]\n\t"
         "smlabt %[s4], %[c], %[w12], %[s4]\n\t"
-        "ldrd %[w01], %[w12], [%[channel], #8]\n\t"
+        "ldrd %[w01], %[w12], [%[channel], %[taps1]]\n\t"
         "ldrd %[a], %[b], [%[x], #64]\n\t"
         "smlad %[s0], %[a], %[w01], %[s0]\n\t"
         "smlatb %[s1], %[a], %[w01], %[s1]\n\t"
@@ -1075,7 +1078,7 @@ static inline void depthwise_taps5(const uint32_t *x, const struct depthwise_cha
         "smlad %[s3], %[a], %[w12], %[s3]\n\t"
         "smlad %[s4], %[a], %[w01], %[s4]\n\t"
         "smlabt %[s4], %[c], %[w12], %[s4]\n\t"
-        "ldrd %[w01], %[w12], [%[channel], #16]\n\t"
+        "ldrd %[w01], %[w12], [%[channel], %[taps2]]\n\t"
         "ldrd %[a], %[b], [%[x], #128]\n\t"
         "smlad %[s0], %[a], %[w01], %[s0]\n\t"
         "smlatb %[s1], %[a], %[w01], %[s1]\n\t"
@@ -1091,7 +1094,10 @@ static inline void depthwise_taps5(const uint32_t *x, const struct depthwise_cha
         : [w01] "=&r"(w01), [w12] "=&r"(w12), [a] "=&r"(a), [b] "=&r"(b), [c] "=&r"(c),
           [s0] "=&r"(sums[0]), [s1] "=&r"(sums[1]), [s2] "=&r"(sums[2]), [s3] "=&r"(sums[3]),
           [s4] "=&r"(sums[4])
-        : [x] "r"(x), [channel] "r"(channel), [bias] "i"(offsetof(struct depthwise_channel, bias))
+        : [x] "r"(x), [channel] "r"(channel), [bias] "i"(offsetof(struct depthwise_channel, bias)),
+          [taps0] "i"(offsetof(struct depthwise_channel, taps)),
+          [taps1] "i"(offsetof(struct depthwise_channel, taps[1])),
+          [taps2] "i"(offsetof(struct depthwise_channel, taps[2]))
         : "memory");
 #else
     for (int32_t output = 0; output < 5; output++) {
@@ -1108,7 +1114,7 @@ static inline void depthwise_taps3(const uint32_t *x, const struct depthwise_cha
     uint32_t w01, w12, a, b, c;
 
     __asm__("ldr %[s2], [%[channel], %[bias]]\n\t"
-            "ldrd %[w01], %[w12], [%[channel], #0]\n\t"
+            "ldrd %[w01], %[w12], [%[channel], %[taps0]]\n\t"
             "ldrd %[a], %[b], [%[x]]\n\t"
             "smlad %[s0], %[a], %[w01], %[s2]\n\t"
             "ldrd %[a], %[c], [%[x], #8]\n\t"
@@ -1119,7 +1125,7 @@ static inline void depthwise_taps3(const uint32_t *x, const struct depthwise_cha
             "smlabt %[s2], %[c], %[w12], %[s2]\n\t"
             "ldr %[a], [%[channel], %[row]]\n\t"
             "add %[x], %[a]\n\t"
-            "ldrd %[w01], %[w12], [%[channel], #8]\n\t"
+            "ldrd %[w01], %[w12], [%[channel], %[taps1]]\n\t"
             "ldrd %[a], %[b], [%[x]]\n\t"
             "smlad %[s0], %[a], %[w01], %[s0]\n\t"
             "ldrd %[a], %[c], [%[x], #8]\n\t"
@@ -1130,7 +1136,7 @@ static inline void depthwise_taps3(const uint32_t *x, const struct depthwise_cha
             "smlabt %[s2], %[c], %[w12], %[s2]\n\t"
             "ldr %[a], [%[channel], %[row]]\n\t"
             "add %[x], %[a]\n\t"
-            "ldrd %[w01], %[w12], [%[channel], #16]\n\t"
+            "ldrd %[w01], %[w12], [%[channel], %[taps2]]\n\t"
             "ldrd %[a], %[b], [%[x]]\n\t"
             "smlad %[s0], %[a], %[w01], %[s0]\n\t"
             "ldrd %[a], %[c], [%[x], #8]\n\t"
@@ -1142,6 +1148,9 @@ static inline void depthwise_taps3(const uint32_t *x, const struct depthwise_cha
             : [x] "+r"(x), [w01] "=&r"(w01), [w12] "=&r"(w12), [a] "=&r"(a), [b] "=&r"(b),
               [c] "=&r"(c), [s0] "=&r"(sums[0]), [s1] "=&r"(sums[1]), [s2] "=&r"(sums[2])
             : [channel] "r"(channel), [bias] "i"(offsetof(struct depthwise_channel, bias)),
+              [taps0] "i"(offsetof(struct depthwise_channel, taps)),
+              [taps1] "i"(offsetof(struct depthwise_channel, taps[1])),
+              [taps2] "i"(offsetof(struct depthwise_channel, taps[2])),
               [row] "i"(offsetof(struct depthwise_channel, row))
             : "memory");
 #else
@@ -1157,48 +1166,47 @@ static inline void depthwise_taps3(const uint32_t *x, const struct depthwise_cha
 static inline void depthwise_store6(struct depthwise_channel *channel, int32_t sums[6])
 {
 #if defined(__arm__) && defined(__OPTIMIZE__)
-    uint32_t a, b, c, y, step;
+    register uint32_t a __asm__("r8");
+    register uint32_t b __asm__("r9");
+    register uint32_t c __asm__("r10");
+    register uint32_t y __asm__("r11");
+    register uint32_t step __asm__("lr");
 
-    __asm__ volatile(
-        "ldrd %[a], %[b], [%[channel], %[multiplier]]\n\t"
-        "ldr %[c], [%[channel], %[shift]]\n\t"
-        "ldrd %[y], %[step], [%[channel], %[place]]\n\t"
-        "smmla %[s0], %[s0], %[a], %[b]\n\t"
-        "smmla %[s1], %[s1], %[a], %[b]\n\t"
-        "smmla %[s2], %[s2], %[a], %[b]\n\t"
-        "smmla %[s3], %[s3], %[a], %[b]\n\t"
-        "smmla %[s4], %[s4], %[a], %[b]\n\t"
-        "smmla %[s5], %[s5], %[a], %[b]\n\t"
-        "ldr %[a], [%[channel], %[advance]]\n\t"
-        "asr %[s0], %[c]\n\t"
-        "asr %[s1], %[c]\n\t"
-        "asr %[s2], %[c]\n\t"
-        "asr %[s3], %[c]\n\t"
-        "asr %[s4], %[c]\n\t"
-        "asr %[s5], %[c]\n\t"
-        "ssat %[s0], #8, %[s0]\n\t"
-        "ssat %[s1], #8, %[s1]\n\t"
-        "ssat %[s2], #8, %[s2]\n\t"
-        "ssat %[s3], #8, %[s3]\n\t"
-        "ssat %[s4], #8, %[s4]\n\t"
-        "ssat %[s5], #8, %[s5]\n\t"
-        "strb %[s0], [%[y]]\n\t"
-        "strb %[s2], [%[y], %[step], lsl #1]\n\t"
-        "strb %[s4], [%[y], %[step], lsl #2]\n\t"
-        "add %[y], %[step]\n\t"
-        "strb %[s1], [%[y]]\n\t"
-        "strb %[s3], [%[y], %[step], lsl #1]\n\t"
-        "strb %[s5], [%[y], %[step], lsl #2]\n\t"
-        "add %[y], %[a]\n\t"
-        "str %[y], [%[channel], %[place]]"
-        : [s0] "+r"(sums[0]), [s1] "+r"(sums[1]), [s2] "+r"(sums[2]), [s3] "+r"(sums[3]),
-          [s4] "+r"(sums[4]), [s5] "+r"(sums[5]), [a] "=&r"(a), [b] "=&r"(b), [c] "=&r"(c),
-          [y] "=&r"(y), [step] "=&r"(step)
-        : [channel] "r"(channel), [multiplier] "i"(offsetof(struct depthwise_channel, multiplier)),
-          [shift] "i"(offsetof(struct depthwise_channel, shift)),
-          [place] "i"(offsetof(struct depthwise_channel, y)),
-          [advance] "i"(offsetof(struct depthwise_channel, advance))
-        : "memory");
+    __asm__ volatile("ldmia %[channel], { %[a], %[b], %[c], %[y], %[step] }\n\t"
+                     "smmla %[s0], %[s0], %[a], %[b]\n\t"
+                     "smmla %[s1], %[s1], %[a], %[b]\n\t"
+                     "smmla %[s2], %[s2], %[a], %[b]\n\t"
+                     "smmla %[s3], %[s3], %[a], %[b]\n\t"
+                     "smmla %[s4], %[s4], %[a], %[b]\n\t"
+                     "smmla %[s5], %[s5], %[a], %[b]\n\t"
+                     "ldr %[b], [%[channel], %[advance]]\n\t"
+                     "add %[a], %[y], %[step]\n\t"
+                     "asr %[s0], %[c]\n\t"
+                     "asr %[s1], %[c]\n\t"
+                     "asr %[s2], %[c]\n\t"
+                     "asr %[s3], %[c]\n\t"
+                     "asr %[s4], %[c]\n\t"
+                     "asr %[s5], %[c]\n\t"
+                     "ssat %[s0], #8, %[s0]\n\t"
+                     "ssat %[s1], #8, %[s1]\n\t"
+                     "ssat %[s2], #8, %[s2]\n\t"
+                     "ssat %[s3], #8, %[s3]\n\t"
+                     "ssat %[s4], #8, %[s4]\n\t"
+                     "ssat %[s5], #8, %[s5]\n\t"
+                     "add %[b], %[a]\n\t"
+                     "strb %[s0], [%[y]]\n\t"
+                     "strb %[s1], [%[a]]\n\t"
+                     "strb %[s2], [%[y], %[step], lsl #1]\n\t"
+                     "strb %[s3], [%[a], %[step], lsl #1]\n\t"
+                     "strb %[s4], [%[y], %[step], lsl #2]\n\t"
+                     "strb %[s5], [%[a], %[step], lsl #2]\n\t"
+                     "str %[b], [%[channel], %[place]]"
+                     : [s0] "+r"(sums[0]), [s1] "+r"(sums[1]), [s2] "+r"(sums[2]),
+                       [s3] "+r"(sums[3]), [s4] "+r"(sums[4]), [s5] "+r"(sums[5]), [a] "=&r"(a),
+                       [b] "=&r"(b), [c] "=&r"(c), [y] "=&r"(y), [step] "=&r"(step)
+                     : [channel] "r"(channel), [place] "i"(offsetof(struct depthwise_channel, y)),
+                       [advance] "i"(offsetof(struct depthwise_channel, advance))
+                     : "memory");
 #else
     for (int32_t output = 0; output < 6; output++) {
         const int32_t high = (int32_t)((int64_t)sums[output] * channel->multiplier >> 32);
@@ -1213,44 +1221,42 @@ static inline void depthwise_store6(struct depthwise_channel *channel, int32_t s
 static inline void depthwise_store5(struct depthwise_channel *channel, int32_t sums[5])
 {
 #if defined(__arm__) && defined(__OPTIMIZE__)
-    uint32_t a, b, c, y, step;
+    register uint32_t a __asm__("r0");
+    register uint32_t b __asm__("r1");
+    register uint32_t c __asm__("r2");
+    register uint32_t y __asm__("r3");
+    register uint32_t step __asm__("r4");
+    register uint32_t next __asm__("r5");
 
-    __asm__ volatile(
-        "ldrd %[a], %[b], [%[channel], %[multiplier]]\n\t"
-        "ldr %[c], [%[channel], %[shift]]\n\t"
-        "ldrd %[y], %[step], [%[channel], %[place]]\n\t"
-        "smmla %[s0], %[s0], %[a], %[b]\n\t"
-        "smmla %[s1], %[s1], %[a], %[b]\n\t"
-        "smmla %[s2], %[s2], %[a], %[b]\n\t"
-        "smmla %[s3], %[s3], %[a], %[b]\n\t"
-        "smmla %[s4], %[s4], %[a], %[b]\n\t"
-        "ldr %[a], [%[channel], %[advance]]\n\t"
-        "asr %[s0], %[c]\n\t"
-        "asr %[s1], %[c]\n\t"
-        "asr %[s2], %[c]\n\t"
-        "asr %[s3], %[c]\n\t"
-        "asr %[s4], %[c]\n\t"
-        "ssat %[s0], #8, %[s0]\n\t"
-        "ssat %[s1], #8, %[s1]\n\t"
-        "ssat %[s2], #8, %[s2]\n\t"
-        "ssat %[s3], #8, %[s3]\n\t"
-        "ssat %[s4], #8, %[s4]\n\t"
-        "strb %[s0], [%[y]]\n\t"
-        "strb %[s2], [%[y], %[step], lsl #1]\n\t"
-        "strb %[s4], [%[y], %[step], lsl #2]\n\t"
-        "add %[y], %[step]\n\t"
-        "strb %[s1], [%[y]]\n\t"
-        "strb %[s3], [%[y], %[step], lsl #1]\n\t"
-        "add %[y], %[a]\n\t"
-        "str %[y], [%[channel], %[place]]"
-        : [s0] "+r"(sums[0]), [s1] "+r"(sums[1]), [s2] "+r"(sums[2]), [s3] "+r"(sums[3]),
-          [s4] "+r"(sums[4]), [a] "=&r"(a), [b] "=&r"(b), [c] "=&r"(c), [y] "=&r"(y),
-          [step] "=&r"(step)
-        : [channel] "r"(channel), [multiplier] "i"(offsetof(struct depthwise_channel, multiplier)),
-          [shift] "i"(offsetof(struct depthwise_channel, shift)),
-          [place] "i"(offsetof(struct depthwise_channel, y)),
-          [advance] "i"(offsetof(struct depthwise_channel, advance))
-        : "memory");
+    __asm__ volatile("ldmia %[channel], { %[a], %[b], %[c], %[y], %[step], %[next] }\n\t"
+                     "smmla %[s0], %[s0], %[a], %[b]\n\t"
+                     "smmla %[s1], %[s1], %[a], %[b]\n\t"
+                     "smmla %[s2], %[s2], %[a], %[b]\n\t"
+                     "smmla %[s3], %[s3], %[a], %[b]\n\t"
+                     "smmla %[s4], %[s4], %[a], %[b]\n\t"
+                     "add %[a], %[y], %[step]\n\t"
+                     "asr %[s0], %[c]\n\t"
+                     "asr %[s1], %[c]\n\t"
+                     "asr %[s2], %[c]\n\t"
+                     "asr %[s3], %[c]\n\t"
+                     "asr %[s4], %[c]\n\t"
+                     "ssat %[s0], #8, %[s0]\n\t"
+                     "ssat %[s1], #8, %[s1]\n\t"
+                     "ssat %[s2], #8, %[s2]\n\t"
+                     "ssat %[s3], #8, %[s3]\n\t"
+                     "ssat %[s4], #8, %[s4]\n\t"
+                     "add %[next], %[a]\n\t"
+                     "strb %[s0], [%[y]]\n\t"
+                     "strb %[s1], [%[a]]\n\t"
+                     "strb %[s2], [%[y], %[step], lsl #1]\n\t"
+                     "strb %[s3], [%[a], %[step], lsl #1]\n\t"
+                     "strb %[s4], [%[y], %[step], lsl #2]\n\t"
+                     "str %[next], [%[channel], %[place]]"
+                     : [s0] "+r"(sums[0]), [s1] "+r"(sums[1]), [s2] "+r"(sums[2]),
+                       [s3] "+r"(sums[3]), [s4] "+r"(sums[4]), [a] "=&r"(a), [b] "=&r"(b),
+                       [c] "=&r"(c), [y] "=&r"(y), [step] "=&r"(step), [next] "=&r"(next)
+                     : [channel] "r"(channel), [place] "i"(offsetof(struct depthwise_channel, y))
+                     : "memory");
 #else
     for (int32_t output = 0; output < 5; output++) {
         const int32_t high = (int32_t)((int64_t)sums[output] * channel->multiplier >> 32);
@@ -1265,34 +1271,33 @@ static inline void depthwise_store5(struct depthwise_channel *channel, int32_t s
 static inline void depthwise_store3(struct depthwise_channel *channel, int32_t sums[3])
 {
 #if defined(__arm__) && defined(__OPTIMIZE__)
-    uint32_t a, b, c, y, step;
+    register uint32_t a __asm__("r0");
+    register uint32_t b __asm__("r1");
+    register uint32_t c __asm__("r2");
+    register uint32_t y __asm__("r3");
+    register uint32_t step __asm__("r4");
+    register uint32_t next __asm__("r5");
 
     __asm__ volatile(
-        "ldrd %[a], %[b], [%[channel], %[multiplier]]\n\t"
-        "ldr %[c], [%[channel], %[shift]]\n\t"
-        "ldrd %[y], %[step], [%[channel], %[place]]\n\t"
+        "ldmia %[channel], { %[a], %[b], %[c], %[y], %[step], %[next] }\n\t"
         "smmla %[s0], %[s0], %[a], %[b]\n\t"
         "smmla %[s1], %[s1], %[a], %[b]\n\t"
         "smmla %[s2], %[s2], %[a], %[b]\n\t"
-        "ldr %[a], [%[channel], %[advance]]\n\t"
+        "add %[a], %[y], %[step]\n\t"
         "asr %[s0], %[c]\n\t"
         "asr %[s1], %[c]\n\t"
         "asr %[s2], %[c]\n\t"
         "ssat %[s0], #8, %[s0]\n\t"
         "ssat %[s1], #8, %[s1]\n\t"
         "ssat %[s2], #8, %[s2]\n\t"
+        "add %[next], %[a]\n\t"
         "strb %[s0], [%[y]]\n\t"
+        "strb %[s1], [%[a]]\n\t"
         "strb %[s2], [%[y], %[step], lsl #1]\n\t"
-        "add %[y], %[step]\n\t"
-        "strb %[s1], [%[y]]\n\t"
-        "add %[y], %[a]\n\t"
-        "str %[y], [%[channel], %[place]]"
+        "str %[next], [%[channel], %[place]]"
         : [s0] "+r"(sums[0]), [s1] "+r"(sums[1]), [s2] "+r"(sums[2]), [a] "=&r"(a), [b] "=&r"(b),
-          [c] "=&r"(c), [y] "=&r"(y), [step] "=&r"(step)
-        : [channel] "r"(channel), [multiplier] "i"(offsetof(struct depthwise_channel, multiplier)),
-          [shift] "i"(offsetof(struct depthwise_channel, shift)),
-          [place] "i"(offsetof(struct depthwise_channel, y)),
-          [advance] "i"(offsetof(struct depthwise_channel, advance))
+          [c] "=&r"(c), [y] "=&r"(y), [step] "=&r"(step), [next] "=&r"(next)
+        : [channel] "r"(channel), [place] "i"(offsetof(struct depthwise_channel, y))
         : "memory");
 #else
     for (int32_t output = 0; output < 3; output++) {
@@ -1812,6 +1817,8 @@ struct depthwise3x3_relu2_s8 {
     int32_t low, high;
 #if KERNEL_DSP
     int32_t plane_x;     /* columns of a plane in scratch */
+    int32_t block_x;     /* outputs at a time */
+    int32_t blocks;      /* of a row */
     int32_t band_y;      /* output rows at a time */
     int32_t plane_bytes; /* of the rows of a band of all planes */
 #endif
@@ -1850,8 +1857,7 @@ static void depthwise3x3_relu2_s8_lane(const struct depthwise3x3_relu2_s8 *layer
 static void depthwise3x3_relu2_s8_rows(const struct depthwise3x3_relu2_s8 *layer, const uint32_t *x,
                                        int32_t rows, int32_t last, struct depthwise_channel *lane)
 {
-    const int32_t outputs = layer->stride_x == 2 ? 3 : layer->out_x > 5 ? 6 : 5;
-    const int32_t blocks = (layer->out_x + outputs - 1) / outputs;
+    const int32_t outputs = layer->block_x, blocks = layer->blocks;
     const int32_t excess = blocks * outputs - layer->out_x;
     const int32_t guarded = excess > layer->out_x ? rows : excess > 0 ? last : 0;
     const int32_t words = 2 * layer->plane_x * layer->stride_y;
@@ -2281,6 +2287,7 @@ static const struct depthwise3x3_relu2_s8 depthwise2 = {
     .high = 127,
 #if KERNEL_MVE
     .plane_x = 7,
+    .block_x = 1,
     .band_y = 4,
     .plane_bytes = 42,
     .in_picture = 160,
@@ -2294,7 +2301,6 @@ static const struct depthwise3x3_relu2_s8 depthwise2 = {
     .first_x = 0,
     .columns = 5,
     .block_y = 4,
-    .block_x = 1,
     .taps = {0, 1, 2, 7, 8, 9, 14, 15, 16, 21, 22, 23, 0, 0, 0, 0},
     .order = depthwise2_order_mve,
     .weights = 10,
@@ -2303,6 +2309,8 @@ static const struct depthwise3x3_relu2_s8 depthwise2 = {
     .scales = depthwise2_scales_mve,
 #elif KERNEL_DSP
     .plane_x = 8,
+    .block_x = 5,
+    .blocks = 1,
     .band_y = 5,
     .plane_bytes = 448,
 #endif
