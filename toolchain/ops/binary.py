@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -217,7 +217,9 @@ class Binary(Op):
         fields = {key: bodies(value, None) for key, value in record.items() if not isinstance(value, Bodies)}
         fields |= {key: bodies(None, value) for key, value in asdict(found).items()}
         helpers = (*helpers, "four_bytes", "weighted_sums")
-        return _pairwise(name, operands, (*variant, ("weighted", True)), helpers, dict(fields))
+        call = _pairwise(name, operands, (*variant, ("weighted", True)), helpers, dict(fields))
+        others = {"portable_helpers": helpers, "dsp_helpers": helpers, "mve_helpers": ("weighted_sums_mve",)}
+        return replace(call, kernel=replace(call.kernel, helpers=(), **others))
 
     def _limits(self) -> dict[str, Field]:
         return {} if self.clamp is None else {"low": float(self.clamp[0]), "high": float(self.clamp[1])}
