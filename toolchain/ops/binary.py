@@ -218,8 +218,8 @@ class Binary(Op):
         fields |= {key: bodies(None, value) for key, value in asdict(found).items()}
         helpers = (*helpers, "four_bytes", "weighted_sums")
         call = _pairwise(name, operands, (*variant, ("weighted", True)), helpers, dict(fields))
-        others = {"portable_helpers": helpers, "dsp_helpers": helpers, "mve_helpers": ("weighted_sums_mve",)}
-        return replace(call, kernel=replace(call.kernel, helpers=(), **others))
+        kernel = replace(call.kernel, helpers=(), portable_helpers=helpers, dsp_helpers=helpers)
+        return replace(call, kernel=replace(kernel, mve_helpers=("weighted_sums_mve",)))
 
     def _limits(self) -> dict[str, Field]:
         return {} if self.clamp is None else {"low": float(self.clamp[0]), "high": float(self.clamp[1])}
