@@ -16,6 +16,7 @@ from toolchain.emit.environment import environment
 from toolchain.ir.graph import Graph, Node, Tensor
 from toolchain.ir.types import DType, QuantParams, TensorType
 from toolchain.lower import lower
+from toolchain.ops.binary import Binary
 from toolchain.ops.conv import Conv
 from toolchain.ops.dense import Dense
 from toolchain.plan import plan
@@ -27,7 +28,7 @@ from toolchain.verify.compiler import compile_c
 from toolchain.verify.harness import Interface, copy_sources
 
 CORE = "cortex-m55"
-WITH_BODIES = (Conv, Dense)
+WITH_BODIES = (Binary, Conv, Dense)
 WARNINGS = [flag for flag in native.FLAGS if flag.startswith(("-std", "-W"))]
 
 
@@ -56,10 +57,20 @@ def layer(number, op, x, weight, rng, *, scale=None, channels=True, clamp=False)
     return Node(op, tuple(t.name for t in tensors[:3]), (y.name,), name), tensors
 
 
+def addition(number, elements, rng):
+    """A sum of two int8 tensors, each with a scale and zero point of its own."""
+    quants = [QuantParams((float(rng.uniform(0.01, 0.05)),), int(rng.integers(-128, 128))) for _ in range(3)]
+    names = [f"l{number}_{name}" for name in "aby"]
+    tensors = [Tensor(n, TensorType((1, elements), DType.INT8, q)) for n, q in zip(names, quants, strict=True)]
+    clamp = (0.0, float("inf")) if rng.integers(2) else None
+    return Node(Binary("add", clamp), tuple(names[:2]), (names[2],), f"l{number}"), tensors
+
+
 def graph_of(layers):
     tensors = {tensor.name: tensor for _, each in layers for tensor in each}
-    names = [[tensors[0].name for _, tensors in layers], [tensors[-1].name for _, tensors in layers]]
-    return Graph(tuple(node for node, _ in layers), tensors, tuple(names[0]), tuple(names[1]))
+    inputs = [name for node, _ in layers for name in node.inputs if tensors[name].data is None]
+    outputs = [name for node, _ in layers for name in node.outputs]
+    return Graph(tuple(node for node, _ in layers), tensors, tuple(inputs), tuple(outputs))
 
 
 CONVOLUTIONS = [
@@ -117,6 +128,8 @@ def layers_with_weights(rng):
         how = {"channels": bool(rng.integers(2)), "clamp": bool(rng.integers(2))}
         found.append(convolution(len(found), (*case, channels, channels), rng, **how))
     found.append(convolution(len(found), (*DEPTHWISE[1], 17, 17), rng, scale=0.0002))
+    for elements in [1, 2, 3, 4, 5, 63, 64, 200, 1001]:
+        found.append(addition(len(found), elements, rng))
     found.append(convolution(len(found), CONVOLUTIONS[3], rng, scale=0.0005))
     found.append(convolution(len(found), CONVOLUTIONS[7], rng, scale=0.0003, clamp=True))
     found.append(convolution(len(found), CONVOLUTIONS[4], rng, scale=3e5))
@@ -149,7 +162,7 @@ def test_layers_equal_numpy(needs, tmp_path, rng, rounding):
     wrong, program = differing(layers_with_weights(rng), rounding, tmp_path, rng)
     assert wrong == []
     text = emit.emit(program)["m.c"]
-    assert {kernel.macro for kernel in program.kernels} >= {"conv", "dense", "depthwise"}
+    assert {kernel.macro for kernel in program.kernels} >= {"conv", "dense", "depthwise", "binary"}
     assert "KERNEL_MVE" in text
 
 

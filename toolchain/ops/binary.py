@@ -216,9 +216,10 @@ class Binary(Op):
             return _pairwise(f"{name}_stepwise", operands, variant, helpers, record)
         fields = {key: bodies(value, None) for key, value in record.items() if not isinstance(value, Bodies)}
         fields |= {key: bodies(None, value) for key, value in asdict(found).items()}
-        call = _pairwise(name, operands, (*variant, ("weighted", True)), ("clamp_s8",), dict(fields))
-        dsp = ("four_bytes", "weighted_sums")
-        return replace(call, kernel=replace(call.kernel, portable_helpers=("requantize",), dsp_helpers=dsp))
+        call = _pairwise(name, operands, (*variant, ("weighted", True)), (), dict(fields))
+        kernel = replace(call.kernel, portable_helpers=("clamp_s8", "requantize"))
+        dsp, mve = ("clamp_s8", "four_bytes", "weighted_sums"), ("weighted_sums_mve",)
+        return replace(call, kernel=replace(kernel, dsp_helpers=dsp, mve_helpers=mve))
 
     def _limits(self) -> dict[str, Field]:
         return {} if self.clamp is None else {"low": float(self.clamp[0]), "high": float(self.clamp[1])}

@@ -23,6 +23,7 @@
 #include "residual_vectors.h"
 #include "residual_weights.h"
 
+#if !KERNEL_MVE
 /* value limited to low .. high, which lie within int8. */
 static inline int8_t clamp_s8(int32_t value, int32_t low, int32_t high)
 {
@@ -30,6 +31,7 @@ static inline int8_t clamp_s8(int32_t value, int32_t low, int32_t high)
 
     return (int8_t)(at_least > high ? high : at_least);
 }
+#endif
 
 #if !KERNEL_DSP
 /* value * multiplier * 2^(shift - 31) for multiplier >= 0: a rounding doubling high multiply, then
@@ -388,6 +390,36 @@ static inline void products_s8(const uint8_t *patch, int32_t stride, const int8_
 #endif
 
 #if KERNEL_MVE
+/* (constant + a_factor * a / 2^8 + b_factor * b / 2^8) / 2^18, saturated, of `count` operands. */
+static inline void weighted_sums_mve(const int8_t *a, int32_t a_factor, const int8_t *b,
+                                     int32_t b_factor, int32_t constant, int8_t *y, int32_t count)
+{
+    __asm volatile("vmov.i32 q2, #127\n\t"
+                   "vmvn.i32 q3, #127\n\t"
+                   "wlstp.32 lr, %[count], 2f\n"
+                   "1:\n\t"
+                   "vldrb.s32 q0, [%[a]], #4\n\t"
+                   "vldrb.s32 q1, [%[b]], #4\n\t"
+                   "vshl.i32 q0, q0, #23\n\t"
+                   "vshl.i32 q1, q1, #23\n\t"
+                   "vqdmulh.s32 q0, q0, %[a_factor]\n\t"
+                   "vqdmulh.s32 q1, q1, %[b_factor]\n\t"
+                   "vadd.i32 q0, q0, %[constant]\n\t"
+                   "vadd.i32 q0, q0, q1\n\t"
+                   "vshr.s32 q0, q0, #18\n\t"
+                   "vmin.s32 q0, q0, q2\n\t"
+                   "vmax.s32 q0, q0, q3\n\t"
+                   "vstrb.32 q0, [%[y]], #4\n\t"
+                   "letp lr, 1b\n"
+                   "2:"
+                   : [a] "+&l"(a), [b] "+&l"(b), [y] "+&l"(y)
+                   : [a_factor] "r"(a_factor), [b_factor] "r"(b_factor), [constant] "r"(constant),
+                     [count] "r"(count)
+                   : "q0", "q1", "q2", "q3", "lr", "memory");
+}
+#endif
+
+#if KERNEL_MVE
 /* memcpy that also does the last, shorter step with the vector unit. */
 static inline void copy_mve(int8_t *to, const int8_t *from, int32_t bytes)
 {
@@ -517,7 +549,7 @@ static inline uint32_t four_bytes(const int8_t *x)
 }
 #endif
 
-#if KERNEL_DSP
+#if KERNEL_DSP && !KERNEL_MVE
 /* sum + factor * the lower half of a pair / 2^16. */
 static inline int32_t smlawb(int32_t factor, uint32_t pair, int32_t sum)
 {
@@ -625,49 +657,57 @@ struct conv_channels_s8 {
     int32_t low, high;
 };
 
+/* What lies under a pixel, its first row and column at `top` and `left` of the picture. */
 static inline void conv_channels_s8_patch(const struct conv_channels_s8 *layer,
                                           const int8_t *picture, int32_t top, int32_t left,
                                           int8_t *patch)
 {
     const int32_t channels = layer->in_channels;
     const int32_t width = layer->kernel_x * channels;
-    const int32_t first = left < 0 ? -left : 0;
+    const int32_t in_row = layer->in_x * channels;
+    const int32_t last = top + (layer->kernel_y - 1) * layer->dilation_y;
     const int32_t beyond = left + layer->kernel_x - layer->in_x;
-    const int32_t run = (layer->kernel_x - (beyond > 0 ? beyond : 0) - first) * channels;
 
-    for (int32_t kernel_y = 0; kernel_y < layer->kernel_y; kernel_y++) {
-        const int32_t in_y = top + kernel_y * layer->dilation_y;
-        const int32_t inside = in_y >= 0 && in_y < layer->in_y && run > 0 ? run : 0;
-        if (inside < width) {
-            fill_mve(patch, layer->zero_x, width);
+    if (top >= 0 && left >= 0 && last < layer->in_y && beyond <= 0) {
+        const int8_t *inputs = picture + top * in_row + left * channels;
+        const int32_t pitch = layer->dilation_y * in_row;
+        for (int32_t row = layer->kernel_y; row > 0; row--) {
+            copy_mve(patch, inputs, width);
+            patch += width;
+            inputs += pitch;
         }
-        if (inside > 0) {
-            copy_mve(patch + first * channels,
-                     picture + (in_y * layer->in_x + left + first) * channels, inside);
+        return;
+    }
+    const int32_t first = left < 0 ? -left : 0;
+    const int32_t run = (layer->kernel_x - (beyond > 0 ? beyond : 0) - first) * channels;
+    fill_mve(patch, layer->zero_x, layer->kernel_y * width);
+    for (int32_t row = 0; row < layer->kernel_y && run > 0; row++) {
+        const int32_t in_y = top + row * layer->dilation_y;
+        if (in_y >= 0 && in_y < layer->in_y) {
+            copy_mve(patch + row * width + first * channels,
+                     picture + in_y * in_row + (left + first) * channels, run);
         }
-        patch += width;
     }
 }
 
 static inline void conv_channels_s8_outputs(const struct conv_channels_s8 *layer,
-                                            const int8_t *patches, int32_t stride, int8_t *y,
-                                            int32_t second_y)
+                                            struct patches_mve *at, int8_t *y, int32_t second_y)
 {
     const int32x4_t zero_y = vdupq_n_s32(layer->zero_y);
     const int32x4_t low = vdupq_n_s32(layer->low), high = vdupq_n_s32(layer->high);
-    const int32_t inputs = layer->kernel_y * layer->kernel_x * layer->in_channels;
-    const int8_t *const x_end = patches + (inputs + 15) / 16 * 16;
-    struct patches_mve at = {patches, patches + stride, x_end, layer->weight, layer->scales};
+    const int32_t *scales = layer->scales;
 
+    at->weight = layer->weight;
     for (int8_t *const y_end = y + layer->out_channels; y < y_end; y += 4) {
         int32x4_t sums, others;
-        sums_2x4_mve(&at, &sums, &others);
-        const int32x4_t multiplier = vldrwq_s32(at.scales + 4), shift = vldrwq_s32(at.scales + 8);
+        at->scales = scales;
+        sums_2x4_mve(at, &sums, &others);
+        const int32x4_t multiplier = vldrwq_s32(scales + 4), shift = vldrwq_s32(scales + 8);
         sums = vaddq_s32(requantize_mve(sums, multiplier, shift), zero_y);
         others = vaddq_s32(requantize_mve(others, multiplier, shift), zero_y);
         store_2x4_mve(y, second_y, y_end - y, clamp_mve(sums, low, high),
                       clamp_mve(others, low, high));
-        at.scales += 12;
+        scales += 12;
     }
 }
 
@@ -677,32 +717,32 @@ static void conv_channels_s8(const struct conv_channels_s8 *layer, const int8_t 
     const int32_t channels = layer->in_channels, outputs = layer->out_channels;
     const int32_t inputs = layer->kernel_y * layer->kernel_x * channels;
     const int32_t stride = (inputs + 15) / 16 * 16;
-    int32_t left = layer->batch * layer->out_y * layer->out_x; /* pixels to do */
-    int32_t count = 0;                                         /* patches that are filled */
-    int8_t *patch = scratch;
+    int8_t *const patches = scratch;
+    struct patches_mve at = {patches, patches + stride, patches + stride, NULL, NULL};
+    int32_t row = 0, column = 0;
 
-    for (int32_t row = 0; row < layer->batch * layer->out_y; row++) {
-        const int32_t top = row % layer->out_y * layer->stride_y - layer->pad_y;
-        const int8_t *picture = x + row / layer->out_y * layer->in_y * layer->in_x * channels;
-        for (int32_t out_x = 0; out_x < layer->out_x; out_x++) {
-            if (layer->pointwise) {
-                copy_mve(patch, x, channels);
-                x += channels;
-            } else {
-                const int32_t beside = out_x * layer->stride_x - layer->pad_x;
-                conv_channels_s8_patch(layer, picture, top, beside, patch);
-            }
-            left--;
-            count++;
-            patch += stride;
-            if (count == 2 || left == 0) {
-                const int32_t second = count - 1;
-                patch = scratch;
-                conv_channels_s8_outputs(layer, patch, second * stride, y, second * outputs);
-                y += count * outputs;
-                count = 0;
+    for (int32_t left = layer->batch * layer->out_y * layer->out_x; left > 0; left -= 2) {
+        const int32_t second = left > 1 ? 1 : 0;
+        if (layer->pointwise) {
+            copy_mve(patches, x, channels);
+            copy_mve(patches + stride, x + second * channels, channels);
+            x += 2 * channels;
+        } else {
+            for (int32_t i = 0; i <= second; i++) {
+                const int32_t in_y = row * layer->stride_y - layer->pad_y;
+                const int32_t in_x = column * layer->stride_x - layer->pad_x;
+                conv_channels_s8_patch(layer, x, in_y, in_x, patches + i * stride);
+                column = column + 1 < layer->out_x ? column + 1 : 0;
+                row += column == 0 ? 1 : 0;
+                if (row == layer->out_y) {
+                    row = 0;
+                    x += layer->in_y * layer->in_x * channels;
+                }
             }
         }
+        at.other = patches + second * stride;
+        conv_channels_s8_outputs(layer, &at, y, second * outputs);
+        y += 2 * outputs;
     }
 }
 
@@ -961,6 +1001,10 @@ static void add_s8(const struct add_s8 *layer, const int8_t *a, const int8_t *b,
 {
     const int32_t a_factor = layer->a_factor, b_factor = layer->b_factor;
     const int32_t constant = layer->constant;
+#if KERNEL_MVE
+
+    weighted_sums_mve(a, a_factor, b, b_factor, constant, y, layer->elements);
+#else
     const size_t rest = (size_t)(layer->elements % 4);
 
     for (int32_t fours = layer->elements / 4; fours > 0; fours--) {
@@ -978,6 +1022,7 @@ static void add_s8(const struct add_s8 *layer, const int8_t *a, const int8_t *b,
         left = weighted_sums(a_factor, left, b_factor, right, constant);
         memcpy(y, &left, rest);
     }
+#endif
 }
 #else
 static inline int8_t add_s8_value(const struct add_s8 *layer, int8_t a, int8_t b)

@@ -1373,47 +1373,56 @@ struct conv_s8 {
     int32_t low, high;
 };
 
+/* What lies under a pixel, its first row and column at `top` and `left` of the picture. */
 static inline void conv_s8_patch(const struct conv_s8 *layer, const int8_t *picture, int32_t top,
                                  int32_t left, int8_t *patch)
 {
     const int32_t channels = layer->in_channels;
     const int32_t width = layer->kernel_x * channels;
-    const int32_t first = left < 0 ? -left : 0;
+    const int32_t in_row = layer->in_x * channels;
+    const int32_t last = top + (layer->kernel_y - 1) * layer->dilation_y;
     const int32_t beyond = left + layer->kernel_x - layer->in_x;
-    const int32_t run = (layer->kernel_x - (beyond > 0 ? beyond : 0) - first) * channels;
 
-    for (int32_t kernel_y = 0; kernel_y < layer->kernel_y; kernel_y++) {
-        const int32_t in_y = top + kernel_y * layer->dilation_y;
-        const int32_t inside = in_y >= 0 && in_y < layer->in_y && run > 0 ? run : 0;
-        if (inside < width) {
-            fill_mve(patch, layer->zero_x, width);
+    if (top >= 0 && left >= 0 && last < layer->in_y && beyond <= 0) {
+        const int8_t *inputs = picture + top * in_row + left * channels;
+        const int32_t pitch = layer->dilation_y * in_row;
+        for (int32_t row = layer->kernel_y; row > 0; row--) {
+            copy_mve(patch, inputs, width);
+            patch += width;
+            inputs += pitch;
         }
-        if (inside > 0) {
-            copy_mve(patch + first * channels,
-                     picture + (in_y * layer->in_x + left + first) * channels, inside);
+        return;
+    }
+    const int32_t first = left < 0 ? -left : 0;
+    const int32_t run = (layer->kernel_x - (beyond > 0 ? beyond : 0) - first) * channels;
+    fill_mve(patch, layer->zero_x, layer->kernel_y * width);
+    for (int32_t row = 0; row < layer->kernel_y && run > 0; row++) {
+        const int32_t in_y = top + row * layer->dilation_y;
+        if (in_y >= 0 && in_y < layer->in_y) {
+            copy_mve(patch + row * width + first * channels,
+                     picture + in_y * in_row + (left + first) * channels, run);
         }
-        patch += width;
     }
 }
 
-static inline void conv_s8_outputs(const struct conv_s8 *layer, const int8_t *patches,
-                                   int32_t stride, int8_t *y, int32_t second_y)
+static inline void conv_s8_outputs(const struct conv_s8 *layer, struct patches_mve *at, int8_t *y,
+                                   int32_t second_y)
 {
     const int32x4_t zero_y = vdupq_n_s32(layer->zero_y);
     const int32x4_t low = vdupq_n_s32(layer->low), high = vdupq_n_s32(layer->high);
-    const int32_t inputs = layer->kernel_y * layer->kernel_x * layer->in_channels;
-    const int8_t *const x_end = patches + (inputs + 15) / 16 * 16;
-    struct patches_mve at = {patches, patches + stride, x_end, layer->weight, layer->scales};
+    const int32_t *scales = layer->scales;
 
+    at->weight = layer->weight;
     for (int8_t *const y_end = y + layer->out_channels; y < y_end; y += 4) {
         int32x4_t sums, others;
-        sums_2x4_mve(&at, &sums, &others);
-        const int32x4_t multiplier = vldrwq_s32(at.scales + 4), shift = vldrwq_s32(at.scales + 8);
+        at->scales = scales;
+        sums_2x4_mve(at, &sums, &others);
+        const int32x4_t multiplier = vldrwq_s32(scales + 4), shift = vldrwq_s32(scales + 8);
         sums = vaddq_s32(requantize_mve(sums, multiplier, shift), zero_y);
         others = vaddq_s32(requantize_mve(others, multiplier, shift), zero_y);
         store_2x4_mve(y, second_y, y_end - y, clamp_mve(sums, low, high),
                       clamp_mve(others, low, high));
-        at.scales += 12;
+        scales += 12;
     }
 }
 
@@ -1422,32 +1431,32 @@ static void conv_s8(const struct conv_s8 *layer, const int8_t *x, int8_t *y, voi
     const int32_t channels = layer->in_channels, outputs = layer->out_channels;
     const int32_t inputs = layer->kernel_y * layer->kernel_x * channels;
     const int32_t stride = (inputs + 15) / 16 * 16;
-    int32_t left = layer->batch * layer->out_y * layer->out_x; /* pixels to do */
-    int32_t count = 0;                                         /* patches that are filled */
-    int8_t *patch = scratch;
+    int8_t *const patches = scratch;
+    struct patches_mve at = {patches, patches + stride, patches + stride, NULL, NULL};
+    int32_t row = 0, column = 0;
 
-    for (int32_t row = 0; row < layer->batch * layer->out_y; row++) {
-        const int32_t top = row % layer->out_y * layer->stride_y - layer->pad_y;
-        const int8_t *picture = x + row / layer->out_y * layer->in_y * layer->in_x * channels;
-        for (int32_t out_x = 0; out_x < layer->out_x; out_x++) {
-            if (layer->pointwise) {
-                copy_mve(patch, x, channels);
-                x += channels;
-            } else {
-                const int32_t beside = out_x * layer->stride_x - layer->pad_x;
-                conv_s8_patch(layer, picture, top, beside, patch);
-            }
-            left--;
-            count++;
-            patch += stride;
-            if (count == 2 || left == 0) {
-                const int32_t second = count - 1;
-                patch = scratch;
-                conv_s8_outputs(layer, patch, second * stride, y, second * outputs);
-                y += count * outputs;
-                count = 0;
+    for (int32_t left = layer->batch * layer->out_y * layer->out_x; left > 0; left -= 2) {
+        const int32_t second = left > 1 ? 1 : 0;
+        if (layer->pointwise) {
+            copy_mve(patches, x, channels);
+            copy_mve(patches + stride, x + second * channels, channels);
+            x += 2 * channels;
+        } else {
+            for (int32_t i = 0; i <= second; i++) {
+                const int32_t in_y = row * layer->stride_y - layer->pad_y;
+                const int32_t in_x = column * layer->stride_x - layer->pad_x;
+                conv_s8_patch(layer, x, in_y, in_x, patches + i * stride);
+                column = column + 1 < layer->out_x ? column + 1 : 0;
+                row += column == 0 ? 1 : 0;
+                if (row == layer->out_y) {
+                    row = 0;
+                    x += layer->in_y * layer->in_x * channels;
+                }
             }
         }
+        at.other = patches + second * stride;
+        conv_s8_outputs(layer, &at, y, second * outputs);
+        y += 2 * outputs;
     }
 }
 
@@ -1717,11 +1726,10 @@ static void depthwise3x3_relu2_s8_plane(const struct depthwise3x3_relu2_s8 *laye
         copy_mve(plane, plane + layer->band_y * layer->stride_y * width, kept * width);
         in_y += kept;
     }
-    if (layer->band_y < layer->out_y && in_y < 0) {
-        fill_mve(plane, layer->zero_x, -in_y * width);
-    }
-    if (layer->band_y < layer->out_y && below > end) {
+    if (layer->band_y < layer->out_y) {
+        const int32_t above = in_y < 0 ? -in_y : 0;
         const int32_t first = end > in_y ? end : in_y;
+        fill_mve(plane, layer->zero_x, above * width);
         fill_mve(plane + (first - top) * width, layer->zero_x, (below - first) * width);
     }
     in_y = in_y > 0 ? in_y : 0;
