@@ -100,5 +100,5 @@ def test_a_convolutional_network(digits, needs):
     document = pipeline.bench_folder(digits.out, needs("cortex-m4"))
     assert document["macs"] == 199_936
     assert document["instructions_per_mac"] < 10
-    library = document["stack_bytes"] - document["stack_computed_bytes"]  # the call graph does not see into memcpy
-    assert 0 <= library < 32
+    unseen = document["stack_bytes"] - document["stack_computed_bytes"]  # memcpy adds, a path not taken spares some
+    assert abs(unseen) < 32
