@@ -23,7 +23,8 @@ from toolchain.ops.base import Body
 
 TOLERANCE = 1e-4
 """Of the output's range: what a float output may be off in the self-test (reductions reorder sums)."""
-HELPERS = "helpers.c.j2"
+HELPERS = ("rounding", "pairs", "products", "functions", "mve", "dsp", "depthwise")
+"""The files of small static functions, templates/helpers/*.c.j2: each macro is emitted at most once, in this order."""
 LIBM = "math"
 """The helper name that asks for <math.h>; a call of one of its functions asks as well."""
 _LIBM_CALL = re.compile(
@@ -154,18 +155,31 @@ def _helpers(program: Program) -> list[str]:
         for name in kernel.helpers_of(body)
         if name != LIBM
     }
-    known = _macros(HELPERS)
-    if missing := sorted(callers.keys() - set(known)):
-        raise ValueError(f"{HELPERS}: no macro {', '.join(missing)}")
+    known = {name: file for file in HELPERS for name in _macros(f"helpers/{file}.c.j2")}
+    if missing := sorted(callers.keys() - known.keys()):
+        raise ValueError(f"templates/helpers: no macro {', '.join(missing)}")
     if both := sorted(callers.keys() & {kernel.symbol for kernel in program.kernels}):
-        raise ValueError(f"{HELPERS}: {', '.join(both)} is the name of a kernel as well")
+        raise ValueError(f"templates/helpers: {', '.join(both)} is the name of a kernel as well")
     rounding = Rounding.SINGLE if program.rounding is Rounding.SINGLE else Rounding.TFLM
-    return [_helper(name, rounding.value, bodies.condition(callers[name])) for name in known if name in callers]
+    wanted = [
+        (bodies.condition(callers[name]), _helper(file, name, rounding))
+        for name, file in known.items()
+        if name in callers
+    ]
+    return [
+        text
+        for condition, run in groupby(wanted, lambda each: each[0])
+        for text in _conditional(condition, [code for _, code in run])
+    ]
 
 
-def _helper(name: str, rounding: str, condition: str) -> str:
-    code = tidy(str(getattr(environment().get_template(HELPERS).module, name)(rounding)))
-    return f"#if {condition}\n{code}\n#endif" if condition else code
+def _helper(file: str, name: str, rounding: Rounding) -> str:
+    return tidy(str(getattr(environment().get_template(f"helpers/{file}.c.j2").module, name)(rounding.value)))
+
+
+def _conditional(condition: str, codes: list[str]) -> list[str]:
+    """The functions under one #if, or as they are."""
+    return [f"#if {condition}\n" + "\n\n".join(codes) + "\n#endif"] if condition else codes
 
 
 @functools.cache

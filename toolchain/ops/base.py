@@ -59,7 +59,7 @@ class Body(enum.Enum):
 class Kernel:
     """One C function: macro `macro` of templates/ops/<family>.c.j2, rendered as kernel(symbol, variant).
 
-    `variant` holds what the template asks about, `helpers` the macros of templates/helpers.c.j2 that all its bodies
+    `variant` holds what the template asks about, `helpers` the macros of templates/helpers that all its bodies
     call. What else only one of them calls stands apart; `mve_helpers` is None where cores with MVE run the DSP body.
     """
 

@@ -144,9 +144,7 @@ static inline void limit_s8(const struct pairs_s8 *layer, int8_t *y, int32_t cou
         y[output] = clamp_s8(y[output], layer->low, layer->high);
     }
 }
-#endif
 
-#if KERNEL_DSP && !KERNEL_MVE
 /* Four inputs of three pixels as 16-bit pairs: words of inputs 0 and 2, then of 1 and 3. */
 static inline uint32_t *widen_quad(const int8_t **x0, const int8_t **x1, const int8_t **x2,
                                    uint32_t *patch)
@@ -417,9 +415,7 @@ static inline void weighted_sums_mve(const int8_t *a, int32_t a_factor, const in
                      [count] "r"(count)
                    : "q0", "q1", "q2", "q3", "lr", "memory");
 }
-#endif
 
-#if KERNEL_MVE
 /* memcpy that also does the last, shorter step with the vector unit. */
 static inline void copy_mve(int8_t *to, const int8_t *from, int32_t bytes)
 {
@@ -433,9 +429,7 @@ static inline void copy_mve(int8_t *to, const int8_t *from, int32_t bytes)
                    : [bytes] "r"(bytes)
                    : "q0", "lr", "memory");
 }
-#endif
 
-#if KERNEL_MVE
 /* memset, in the same way. */
 static inline void fill_mve(int8_t *to, int32_t value, int32_t bytes)
 {
@@ -449,9 +443,7 @@ static inline void fill_mve(int8_t *to, int32_t value, int32_t bytes)
                    : [value] "r"(value), [bytes] "r"(bytes)
                    : "q0", "lr", "memory");
 }
-#endif
 
-#if KERNEL_MVE
 /* Four times sum * multiplier * 2^(shift - 31) for shift < 0: a rounding doubling high multiply,
  * then a rounding shift with halves away from zero. */
 static inline int32x4_t requantize_mve(int32x4_t sums, int32x4_t multiplier, int32x4_t shift)
@@ -460,17 +452,13 @@ static inline int32x4_t requantize_mve(int32x4_t sums, int32x4_t multiplier, int
 
     return vrshlq_s32(vaddq_s32(high, vshrq_n_s32(high, 31)), shift);
 }
-#endif
 
-#if KERNEL_MVE
 /* Four values limited to low .. high. */
 static inline int32x4_t clamp_mve(int32x4_t values, int32x4_t low, int32x4_t high)
 {
     return vminq_s32(vmaxq_s32(values, low), high);
 }
-#endif
 
-#if KERNEL_MVE
 /* Two patches, whose inputs lie from x to x_end and from `other` on, and where the weights and the
  * bias, multiplier and shift of the next four outputs lie. */
 struct patches_mve {
@@ -520,9 +508,7 @@ static inline void sums_2x4_mve(struct patches_mve *at, int32x4_t *sums, int32x4
                    : "r0", "r2", "r3", "r4", "r5", "r6", "r8", "r9", "r10", "r11", "r12", "lr",
                      "cc", "memory");
 }
-#endif
 
-#if KERNEL_MVE
 /* The lowest bytes of up to four lanes each to y and, `stride` behind, of the others. The compiler
  * holds no predicate across this. */
 static inline void store_2x4_mve(int8_t *y, int32_t stride, int32_t lanes, int32x4_t values,

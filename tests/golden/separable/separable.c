@@ -140,9 +140,7 @@ static inline void limit_s8(const struct pairs_s8 *layer, int8_t *y, int32_t cou
         y[output] = clamp_s8(y[output], layer->low, layer->high);
     }
 }
-#endif
 
-#if KERNEL_DSP && !KERNEL_MVE
 /* Four inputs of three pixels as 16-bit pairs: words of inputs 0 and 2, then of 1 and 3. */
 static inline uint32_t *widen_quad(const int8_t **x0, const int8_t **x1, const int8_t **x2,
                                    uint32_t *patch)
@@ -317,9 +315,7 @@ static void pixels_s8(const struct pairs_s8 *layer, int32_t first, int32_t beyon
         }
     }
 }
-#endif
 
-#if KERNEL_DSP && !KERNEL_MVE
 /* both += weight * x and sum += (its low bytes) * x, for eight inputs and two pairs of outputs. */
 static inline void multiply_octet(const int8_t **x, const int16_t **weight, int32_t both[2],
                                   int32_t sum[2])
@@ -433,9 +429,7 @@ static inline void products_s8(const uint8_t *patch, int32_t stride, const int8_
     }
 }
 #endif
-#endif
 
-#if !KERNEL_DSP
 /* Sums of weight * x for up to 4 outputs. */
 static inline void products4_s8(const int8_t *x, const int8_t *weight, int32_t inputs,
                                 int32_t outputs, int32_t sums[4])
@@ -453,9 +447,7 @@ static inline void products4_s8(const int8_t *x, const int8_t *weight, int32_t i
     }
     memcpy(sums, products, sizeof products);
 }
-#endif
 
-#if !KERNEL_DSP
 /* Channels at a time: two vectors, or as many sums as stay in registers. */
 #if defined(__SSE2__) || defined(__ARM_NEON)
 enum { taps_lanes = 16 };
@@ -491,9 +483,7 @@ static inline struct taps taps_within(int32_t start, int32_t kernel, int32_t dil
     }
     return taps;
 }
-#endif
 
-#if !KERNEL_DSP
 /* Sums over the taps of a window for `lanes` channels: taps_lanes, 8 or 1. */
 static inline void window_offset_s8(const struct window *window, const int8_t *x,
                                     const int8_t *weight, int32_t zero_x, int32_t lanes,
@@ -561,9 +551,7 @@ static inline void copy_mve(int8_t *to, const int8_t *from, int32_t bytes)
                    : [bytes] "r"(bytes)
                    : "q0", "lr", "memory");
 }
-#endif
 
-#if KERNEL_MVE
 /* memset, in the same way. */
 static inline void fill_mve(int8_t *to, int32_t value, int32_t bytes)
 {
@@ -577,9 +565,7 @@ static inline void fill_mve(int8_t *to, int32_t value, int32_t bytes)
                    : [value] "r"(value), [bytes] "r"(bytes)
                    : "q0", "lr", "memory");
 }
-#endif
 
-#if KERNEL_MVE
 /* Four times sum * multiplier * 2^(shift - 31) for shift < 0: a rounding doubling high multiply,
  * then a rounding shift with halves away from zero. */
 static inline int32x4_t requantize_mve(int32x4_t sums, int32x4_t multiplier, int32x4_t shift)
@@ -588,17 +574,13 @@ static inline int32x4_t requantize_mve(int32x4_t sums, int32x4_t multiplier, int
 
     return vrshlq_s32(vaddq_s32(high, vshrq_n_s32(high, 31)), shift);
 }
-#endif
 
-#if KERNEL_MVE
 /* Four values limited to low .. high. */
 static inline int32x4_t clamp_mve(int32x4_t values, int32x4_t low, int32x4_t high)
 {
     return vminq_s32(vmaxq_s32(values, low), high);
 }
-#endif
 
-#if KERNEL_MVE
 /* Two patches, whose inputs lie from x to x_end and from `other` on, and where the weights and the
  * bias, multiplier and shift of the next four outputs lie. */
 struct patches_mve {
@@ -648,9 +630,7 @@ static inline void sums_2x4_mve(struct patches_mve *at, int32x4_t *sums, int32x4
                    : "r0", "r2", "r3", "r4", "r5", "r6", "r8", "r9", "r10", "r11", "r12", "lr",
                      "cc", "memory");
 }
-#endif
 
-#if KERNEL_MVE
 /* Bias plus weight * x for four outputs, 16 inputs a step. */
 static inline int32x4_t sums_4_mve(const int8_t *x, const int8_t *weight, const int32_t *bias,
                                    int32_t steps)
@@ -680,9 +660,7 @@ static inline int32x4_t sums_4_mve(const int8_t *x, const int8_t *weight, const 
                    : "r0", "r2", "r4", "r6", "lr", "memory");
     return sums;
 }
-#endif
 
-#if KERNEL_MVE
 /* The lowest bytes of up to four lanes each to y and, `stride` behind, of the others. The compiler
  * holds no predicate across this. */
 static inline void store_2x4_mve(int8_t *y, int32_t stride, int32_t lanes, int32x4_t values,
@@ -697,9 +675,7 @@ static inline void store_2x4_mve(int8_t *y, int32_t stride, int32_t lanes, int32
                      [other] "l"(y + stride)
                    : "memory", "p0");
 }
-#endif
 
-#if KERNEL_MVE
 /* `count` bytes from `places`, those of the first eight, of the next ones `step` further. */
 static inline void gather_mve(int8_t *to, const int8_t *from, uint16x8_t places, int32_t step,
                               int32_t count)
@@ -715,9 +691,7 @@ static inline void gather_mve(int8_t *to, const int8_t *from, uint16x8_t places,
                    : [places] "w"(places), [step] "r"(step), [count] "r"(count)
                    : "q0", "lr", "memory");
 }
-#endif
 
-#if KERNEL_MVE
 static inline int32x4_t four_mve(int32_t first, int32_t second, int32_t third, int32_t fourth)
 {
     int32x4_t four;
@@ -728,9 +702,7 @@ static inline int32x4_t four_mve(int32_t first, int32_t second, int32_t third, i
           : [first] "r"(first), [second] "r"(second), [third] "r"(third), [fourth] "r"(fourth));
     return four;
 }
-#endif
 
-#if KERNEL_MVE
 /* `requantize_mve` by one multiplier and shift. */
 static inline int32x4_t requantize_one_mve(int32x4_t sums, int32_t multiplier, int32_t shift)
 {
@@ -738,17 +710,13 @@ static inline int32x4_t requantize_one_mve(int32x4_t sums, int32_t multiplier, i
 
     return vrshlq_n_s32(vaddq_s32(high, vshrq_n_s32(high, 31)), shift);
 }
-#endif
 
-#if KERNEL_MVE
 /* The bytes of x at 16 places. */
 static inline int8x16_t load_at_mve(const int8_t *x, const uint8_t *places)
 {
     return vldrbq_gather_offset_s8(x, vldrbq_u8(places));
 }
-#endif
 
-#if KERNEL_MVE
 /* What the outputs of one channel of a convolution take. */
 struct depthwise_mve {
     uint8x16_t taps;     /* places of inputs */
@@ -768,9 +736,7 @@ static inline void depthwise_store_mve(const struct depthwise_mve *channel, int3
     sums = clamp_mve(vaddq_n_s32(sums, channel->zero_y), channel->low, channel->high);
     vstrbq_scatter_offset_s32(y, channel->outputs, sums);
 }
-#endif
 
-#if KERNEL_MVE
 /* Four outputs of one channel, the inputs under two fetched together. */
 static inline void depthwise2_mve(const struct depthwise_mve *channel, const int8_t *x, int8_t *y)
 {
@@ -793,9 +759,7 @@ static inline uint32_t four_bytes(const int8_t *x)
     memcpy(&bytes, x, sizeof bytes);
     return bytes;
 }
-#endif
 
-#if KERNEL_DSP && !KERNEL_MVE
 /* Two int16 in a word, the first in its lower half: bytes 0 and 2 of four int8, added to a pair. */
 static inline uint32_t sxtab16(uint32_t pair, uint32_t bytes)
 {
@@ -850,9 +814,7 @@ static inline uint32_t pkhtb(uint32_t first, uint32_t second)
     return first >> 16 | (second & 0xffff0000u);
 #endif
 }
-#endif
 
-#if KERNEL_DSP && !KERNEL_MVE
 static inline void store_half(uint32_t value, int32_t half, uint32_t *word)
 {
     const uint16_t bits = (uint16_t)value;
@@ -935,9 +897,7 @@ static inline void clear_planes(uint32_t *planes, int32_t count, int32_t zero_x)
         *planes++ = zero;
     }
 }
-#endif
 
-#if KERNEL_DSP && !KERNEL_MVE
 /* What the outputs of one channel take; weights, bias and sums times a power of two. */
 struct depthwise_channel {
     int32_t multiplier, constant, shift;
@@ -1159,9 +1119,7 @@ static inline void depthwise_taps3(const uint32_t *x, const struct depthwise_cha
     }
 #endif
 }
-#endif
 
-#if KERNEL_DSP && !KERNEL_MVE
 /* Six sums, rescaled and saturated, to every `step` bytes of y. */
 static inline void depthwise_store6(struct depthwise_channel *channel, int32_t sums[6])
 {
