@@ -116,16 +116,16 @@ def _of_tflite(model: Any) -> dict[str, Array]:
     """The constant tensors, as the file stores them (quantized ones as integers)."""
     import tflite
 
+    from toolchain.importers.tflite.reading import damaged
+
     subject = str(model) if isinstance(model, str | Path) else "model"
     data = Path(model).read_bytes() if isinstance(model, str | Path) else bytes(model)
     if data[4:8] != b"TFL3":
         raise InputError(f"{subject}: not a TensorFlow Lite file, expected the identifier TFL3 at byte 4")
     try:
         return _tflite_constants(tflite.Model.GetRootAs(data, 0))
-    except Exception as error:  # noqa: BLE001  (flatbuffers reads a damaged file into any error)
-        raise InputError(
-            f"{subject}: damaged or truncated ({one_line(str(error))[:100]}), expected a .tflite"
-        ) from None
+    except Exception:  # noqa: BLE001  (flatbuffers reads a damaged file into any error)
+        raise damaged(subject, data) from None
 
 
 TFLITE_TYPES = {0: "<f4", 1: "<f2", 2: "<i4", 3: "|u1", 4: "<i8", 6: "|b1", 7: "<i2", 9: "|i1", 10: "<f8", 15: "<u4"}

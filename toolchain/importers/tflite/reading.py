@@ -94,9 +94,13 @@ def read(model: Any, subject: str) -> Network:
         return _Reader(data).network()
     except InputError as error:
         raise InputError(f"{subject}: {one_line(str(error))}") from None
-    except Exception as error:  # noqa: BLE001  (flatbuffers reads a damaged file into any error)
-        text = one_line(str(error))[:100]
-        raise InputError(f"{subject}: damaged or truncated ({text}), expected a .tflite") from None
+    except Exception:  # noqa: BLE001  (flatbuffers reads a damaged file into any error)
+        raise damaged(subject, data) from None
+
+
+def damaged(subject: str, data: bytes) -> InputError:
+    """What to say of a file whose tables point outside it."""
+    return InputError(f"{subject}: damaged or truncated ({len(data)} bytes), expected a whole .tflite; copy it again")
 
 
 def _bytes(model: Any, subject: str) -> bytes:
