@@ -10,7 +10,7 @@ import numpy as np
 
 from tests.ops.native import fields_of, flags, formatted
 from toolchain.config import Rounding
-from toolchain.emit.emitter import HELPERS, tidy
+from toolchain.emit.emitter import helper_functions, tidy
 from toolchain.emit.environment import c_type, c_value, environment
 from toolchain.ir.graph import Tensor
 from toolchain.ir.types import Array, DType, QuantParams, TensorType
@@ -109,14 +109,8 @@ def _program(cases: Sequence[Case], body: Body) -> tuple[str, str]:
 
 def _functions(kernels: dict[str, Kernel], rounding: Rounding, body: Body) -> str:
     wanted = {name for kernel in kernels.values() for name in kernel.helpers_of(body)}
-    template = environment().get_template(HELPERS).module
-    known = [
-        name for name in environment().loader.get_source(environment(), HELPERS)[0].split() if "(rounding)" in name
-    ]
-    names = [name.removesuffix("(rounding)") for name in known if name.removesuffix("(rounding)") in wanted]
-    assert set(names) == wanted
     assert not wanted & set(kernels)
-    parts = [tidy(str(getattr(template, name)(rounding.value))) for name in names]
+    parts = list(helper_functions(wanted, rounding).values())
     for kernel in kernels.values():
         module = environment().get_template(f"ops/{kernel.family}.c.j2").module
         parts.append(tidy(str(getattr(module, kernel.macro)(kernel.symbol, dict(kernel.variant)))))

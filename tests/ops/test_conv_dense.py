@@ -10,7 +10,7 @@ import torch
 
 from tests.ops import native
 from toolchain.config import Rounding
-from toolchain.emit.emitter import HELPERS, _macros, tidy
+from toolchain.emit.emitter import helper_functions, tidy
 from toolchain.emit.environment import c_type, environment, table
 from toolchain.errors import InputError
 from toolchain.fixedpoint import quantize, quantize_multiplier, requantize
@@ -119,13 +119,7 @@ def run_c(operands, op, inputs, folder, compiler="gcc"):
     (call,) = op.lower(operands)
     record = native.portable(call)
     kernel, env = call.kernel, environment()
-    helpers = env.get_template(HELPERS).module
-    rounding = operands.rounding.value
-    wanted = [
-        tidy(str(getattr(helpers, name)(rounding)))
-        for name in _macros(HELPERS)
-        if name in kernel.helpers_of(Body.PORTABLE)
-    ]
+    wanted = helper_functions(kernel.helpers_of(Body.PORTABLE), operands.rounding).values()
     module = env.get_template(f"ops/{kernel.family}.c.j2").module
     body = tidy(str(getattr(module, kernel.macro)(kernel.symbol, dict(kernel.variant))))
     arrays = {f"x{i}": x for i, x in enumerate(inputs)}

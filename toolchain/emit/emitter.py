@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
@@ -155,22 +155,20 @@ def _helpers(program: Program) -> list[str]:
         for name in kernel.helpers_of(body)
         if name != LIBM
     }
-    known = {name: file for file in HELPERS for name in _macros(f"helpers/{file}.c.j2")}
-    if missing := sorted(callers.keys() - known.keys()):
-        raise ValueError(f"templates/helpers: no macro {', '.join(missing)}")
     if both := sorted(callers.keys() & {kernel.symbol for kernel in program.kernels}):
         raise ValueError(f"templates/helpers: {', '.join(both)} is the name of a kernel as well")
-    rounding = Rounding.SINGLE if program.rounding is Rounding.SINGLE else Rounding.TFLM
-    wanted = [
-        (bodies.condition(callers[name]), _helper(file, name, rounding))
-        for name, file in known.items()
-        if name in callers
-    ]
-    return [
-        text
-        for condition, run in groupby(wanted, lambda each: each[0])
-        for text in _conditional(condition, [code for _, code in run])
-    ]
+    codes = helper_functions(callers, program.rounding)
+    runs = groupby(codes, lambda name: bodies.condition(callers[name]))
+    return [text for condition, run in runs for text in _conditional(condition, [codes[name] for name in run])]
+
+
+def helper_functions(wanted: Collection[str], rounding: Rounding) -> dict[str, str]:
+    """Return {name: C} of the helpers asked for, in the order of templates/helpers; ValueError for unknown ones."""
+    known = {name: file for file in HELPERS for name in _macros(f"helpers/{file}.c.j2")}
+    if missing := sorted(set(wanted) - known.keys()):
+        raise ValueError(f"templates/helpers: no macro {', '.join(missing)}")
+    policy = Rounding.SINGLE if rounding is Rounding.SINGLE else Rounding.TFLM
+    return {name: _helper(file, name, policy) for name, file in known.items() if name in wanted}
 
 
 def _helper(file: str, name: str, rounding: Rounding) -> str:
