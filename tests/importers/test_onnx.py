@@ -333,13 +333,13 @@ def test_absent_external_data(tmp_path):
     assert "\n" not in str(caught.value)
 
 
-def test_random_damage_is_never_a_traceback(tmp_path):
+def test_random_damage_is_never_a_traceback(tmp_path, rng):
     good = bytearray(CASES["conv"].SerializeToString())
     path = tmp_path / "net.onnx"
     for _ in range(150):
         damaged = bytearray(good)
-        for at in RANDOM.integers(0, len(good), 3):
-            damaged[at] = RANDOM.integers(0, 256)
+        for at in rng.integers(0, len(good), 3):
+            damaged[at] = rng.integers(0, 256)
         path.write_bytes(damaged)
         try:
             load(path)

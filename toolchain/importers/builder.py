@@ -241,8 +241,12 @@ class GraphBuilder:
         )
 
 
-def one_line(text: str) -> str:
-    """The text without line breaks and control characters, so that an error stays on its line."""
+def one_line(text: str | bytes) -> str:
+    """The text without line breaks and control characters, so that an error stays on its line.
+
+    Bytes are what protobuf gives for a damaged string.
+    """
+    text = text if isinstance(text, str) else text.decode(errors="replace")
     return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
 
 

@@ -38,7 +38,8 @@ def declared_type(builder: GraphBuilder, value: onnx.ValueInfoProto, override: t
     tensor = value.type.tensor_type
     dtype = TYPES.get(tensor.elem_type)
     if dtype is None:
-        kind = onnx.TensorProto.DataType.Name(tensor.elem_type)
+        names = {number: kind for kind, number in onnx.TensorProto.DataType.items()}
+        kind = names.get(tensor.elem_type, str(tensor.elem_type))
         raise builder.error(value.name, f"an input of type {kind}, expected float, int8..int64, uint8 or bool")
     declared = tuple(_extent(dim) for dim in tensor.shape.dim) if tensor.HasField("shape") else None
     return TensorType(_closed(builder, value.name, declared, override), dtype)
