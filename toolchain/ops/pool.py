@@ -179,8 +179,9 @@ class MaxPool(Op):
 class AvgPool(Op):
     """The average over each window. The divisor counts the input and `counted`, the padding that counts as zeros.
 
-    `counted` is () where none does, or has (begin, end) per spatial axis, no more than `padding`; `include_pad` without
-    it counts all of `padding`. `halves_up`: int8 that was uint8 in the model, whose halves go up and not away from zero.
+    `counted` is () where none does, or has (begin, end) per spatial axis, no more than `padding`; `include_pad`
+    without it counts all of `padding`. `halves_up`: int8 that was uint8 in the model, whose halves go up and not
+    away from zero.
     """
 
     window: tuple[int, ...]
