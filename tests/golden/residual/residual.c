@@ -4,7 +4,8 @@
 #include <string.h>
 
 /* Which bodies of the kernels this core runs; all give the same bits. -DRESIDUAL_PORTABLE: plain C,
- * as without optimization: then compilers keep registers for themselves that the others need. */
+ * as without optimization: then compilers keep registers for themselves that the others need; and
+ * as where the compiler must not read words at any address (clang for Arm: -munaligned-access). */
 #if defined(RESIDUAL_PORTABLE) || !defined(__GNUC__) || defined(__ARM_BIG_ENDIAN)
 #define KERNEL_DSP 0
 #elif defined(__ARM_FEATURE_DSP) && defined(__ARM_FEATURE_UNALIGNED) && defined(__OPTIMIZE__)
@@ -593,7 +594,7 @@ static inline void store_2x4_mve(int8_t *y, int32_t stride, int32_t lanes, int32
                    :
                    : [lanes] "r"(lanes), [values] "w"(values), [others] "w"(others), [y] "l"(y),
                      [other] "l"(y + stride)
-                   : "memory", "p0");
+                   : "memory");
 }
 #endif
 
