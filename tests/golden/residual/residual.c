@@ -21,6 +21,13 @@
 #define KERNEL_MVE 0
 #endif
 
+/* Whether sums are laid out for a vector unit. */
+#if defined(__GNUC__) && (defined(__SSE2__) || defined(__ARM_NEON)) && !defined(RESIDUAL_PORTABLE)
+#define KERNEL_WIDE 1
+#else
+#define KERNEL_WIDE 0
+#endif
+
 #include "residual_vectors.h"
 #include "residual_weights.h"
 
@@ -323,7 +330,7 @@ static void pixels_s8(const struct pairs_s8 *layer, int32_t first, int32_t beyon
 #endif
 
 #if !KERNEL_DSP
-#if defined(__SSE2__) || defined(__ARM_NEON)
+#if KERNEL_WIDE
 /* Inputs that a vector unit takes at a time, and how many are made 16 bits wide for it at once. */
 enum { step_s8 = 32, block_s8 = 256 };
 
