@@ -67,7 +67,9 @@ def dense_call(operands: Operands, clamp: Clamp | None, spec: LinearSpec | None)
     overlap = in_steps(np.zeros_like(ends), ends)
     if spec is not None and int8:
         return _int8_call(spec, variant, geometry, fields, overlap)
-    kernel = linear_kernel("dense", "dense", variant | {"dsp": False, "mve": False}, f"dot_{variant['short']}")
+    kernel = linear_kernel(
+        "dense", "dense", variant | dict.fromkeys(("dsp", "mve", "octets"), False), f"dot_{variant['short']}"
+    )
     return Call(kernel, {**geometry, **fields}, overlaps=(overlap,))
 
 
