@@ -8,7 +8,7 @@
 #if KERNEL_MVE
 #define SEPARABLE_WEIGHTS_CRC32 0x4075d820u
 #elif KERNEL_DSP
-#define SEPARABLE_WEIGHTS_CRC32 0x3d5d113eu
+#define SEPARABLE_WEIGHTS_CRC32 0x580f5297u
 #else
 #define SEPARABLE_WEIGHTS_CRC32 0x12c9c518u
 #endif
@@ -74,9 +74,9 @@ static const SEPARABLE_ALIGN(16) SEPARABLE_WEIGHTS_ATTR int16_t conv1_pairs_weig
      -9270,  -1516,   7894, -14594,  20787, -12553,   3113,  -6099, -21193,  10640,   -765, -12809,   8649,      0,   5594,      0
 };
 
-/* stem: 1 x 5 */
-static const SEPARABLE_ALIGN(16) SEPARABLE_WEIGHTS_ATTR int32_t conv1_pairs_scale_dsp[5] = {
-    2018138688, 2018138688,     -16320,   -2088896,       3334
+/* stem: 2 */
+static const SEPARABLE_ALIGN(16) SEPARABLE_WEIGHTS_ATTR int32_t conv1_pairs_multiplier_dsp[2] = {
+    2018138688, 2018138688
 };
 #endif
 
@@ -181,16 +181,15 @@ static const SEPARABLE_ALIGN(16) SEPARABLE_WEIGHTS_ATTR int32_t conv3_bias[12] =
 /* pointwise: 6 x 12 */
 static const SEPARABLE_ALIGN(16) SEPARABLE_WEIGHTS_ATTR int16_t conv3_pairs_weight_dsp[72] = {
      -9150,     -1, -27326,    -99, -18061,   1748,   7488,   2347,   9351, -17715, -13304, -24146, -31426,     -1,  16190,   -140,
-     25069, -18448,  14391, -12499,   -835,   7113, -26918, -20822,      0,      0, -14336,    207,   1024,  23296,  30464,  -4864,
-     11520,  28672, -15104,  10496,  32635,     -1,  27771,     92,  -8492,   4912,   5663,  28310,  -3352,    690,  14059,   2775,
+     25069, -18448,  14391, -12499,   -835,   7113, -26918, -20822, -10337,     -2, -24673,    206,   1000,  23240,  30381,  -4969,
+     11420,  28617, -15191,  10473,  32635,     -1,  27771,     92,  -8492,   4912,   5663,  28310,  -3352,    690,  14059,   2775,
     -24643,     -1,  15805,    105,  20680, -12866,  22413,   -723, -13237,   6942,  27432,  -1584,    902,      0,  -6266,    -47,
     -13804,   5852,   1306,  -9801,   1475,  12060, -12404,  -5505
 };
 
-/* pointwise: 6 x 5 */
-static const SEPARABLE_ALIGN(16) SEPARABLE_WEIGHTS_ATTR int32_t conv3_pairs_scale_dsp[30] = {
-    1699965944, 1699965944,     -16320,   -2088896,       3334, 1699965944, 1699965944,     -16320,   -2088896,       3334, 1073741824, 1699965944,       -255,   -2088896,       3328, 1699965944,
-    1699965944,     -16320,   -2088896,       3334, 1699965944, 1699965944,     -16320,   -2088896,       3334, 1699965944, 1699965944,     -16320,   -2088896,       3334
+/* pointwise: 2 */
+static const SEPARABLE_ALIGN(16) SEPARABLE_WEIGHTS_ATTR int32_t conv3_pairs_multiplier_dsp[2] = {
+    1699965944, 1699965944
 };
 #endif
 
@@ -242,9 +241,9 @@ static const SEPARABLE_ALIGN(16) SEPARABLE_WEIGHTS_ATTR int16_t dense5_pairs_wei
          0,      0,      0,      0,      0,      0,      0,      0
 };
 
-/* head: 1 x 5 */
-static const SEPARABLE_ALIGN(16) SEPARABLE_WEIGHTS_ATTR int32_t dense5_pairs_scale_dsp[5] = {
-     1313560380,  1313560380,       -7104,       -7104, -2147482106
+/* head: 2 */
+static const SEPARABLE_ALIGN(16) SEPARABLE_WEIGHTS_ATTR int32_t dense5_pairs_multiplier_dsp[2] = {
+    1313560380, 1313560380
 };
 #endif
 
