@@ -4,7 +4,8 @@
 #include <string.h>
 
 /* Which bodies of the kernels this core runs; all give the same bits. -DRESIDUAL_PORTABLE: plain C,
- * as without optimization: then compilers keep registers for themselves that the others need. */
+ * as without optimization: then compilers keep registers for themselves that the others need; and
+ * as where the compiler must not read words at any address (clang for Arm: -munaligned-access). */
 #if defined(RESIDUAL_PORTABLE) || !defined(__GNUC__) || defined(__ARM_BIG_ENDIAN)
 #define KERNEL_DSP 0
 #elif defined(__ARM_FEATURE_DSP) && defined(__ARM_FEATURE_UNALIGNED) && defined(__OPTIMIZE__)
@@ -18,6 +19,13 @@
 #define KERNEL_MVE 1
 #else
 #define KERNEL_MVE 0
+#endif
+
+/* Whether sums are laid out for a vector unit. */
+#if defined(__GNUC__) && (defined(__SSE2__) || defined(__ARM_NEON)) && !defined(RESIDUAL_PORTABLE)
+#define KERNEL_WIDE 1
+#else
+#define KERNEL_WIDE 0
 #endif
 
 #include "residual_vectors.h"
@@ -52,6 +60,106 @@ static inline int32_t requantize(int32_t value, int32_t multiplier, int32_t shif
 static inline int32_t requantize_packed(int32_t value, int32_t multiplier, int32_t shift)
 {
     return requantize(value, multiplier, shift - (multiplier & 15));
+}
+#endif
+
+#if KERNEL_DSP
+static inline uint32_t four_bytes(const int8_t *x)
+{
+    uint32_t bytes;
+
+    memcpy(&bytes, x, sizeof bytes);
+    return bytes;
+}
+#endif
+
+#if KERNEL_DSP && !KERNEL_MVE
+/* sum + factor * the lower half of a pair / 2^16. */
+static inline int32_t smlawb(int32_t factor, uint32_t pair, int32_t sum)
+{
+#if defined(__arm__)
+    int32_t more;
+
+    __asm__("smlawb %0, %1, %2, %3" : "=r"(more) : "r"(factor), "r"(pair), "r"(sum));
+    return more;
+#else
+    return sum + (int32_t)((int64_t)factor * (int16_t)pair >> 16);
+#endif
+}
+
+/* sum + factor * the upper half of a pair / 2^16. */
+static inline int32_t smlawt(int32_t factor, uint32_t pair, int32_t sum)
+{
+#if defined(__arm__)
+    int32_t more;
+
+    __asm__("smlawt %0, %1, %2, %3" : "=r"(more) : "r"(factor), "r"(pair), "r"(sum));
+    return more;
+#else
+    return smlawb(factor, pair >> 16, sum);
+#endif
+}
+
+/* Four sums with 18 fraction bits, saturated to int8, as bytes of a word. */
+static inline uint32_t saturated_bytes(int32_t s0, int32_t s1, int32_t s2, int32_t s3)
+{
+#if defined(__arm__)
+    __asm__("ssat %0, #8, %0, asr #18\n\t"
+            "ssat %1, #8, %1, asr #18\n\t"
+            "ssat %2, #8, %2, asr #18\n\t"
+            "ssat %3, #8, %3, asr #18\n\t"
+            "bfi %0, %1, #8, #8\n\t"
+            "bfi %2, %3, #8, #8\n\t"
+            "pkhbt %0, %0, %2, lsl #16"
+            : "+r"(s0), "+r"(s1), "+r"(s2), "+r"(s3));
+    return (uint32_t)s0;
+#else
+    const int32_t sums[4] = {s0, s1, s2, s3};
+    uint32_t bytes = 0;
+
+    for (int32_t i = 0; i < 4; i++) {
+        bytes |= (uint32_t)(uint8_t)clamp_s8(sums[i] >> 18, -128, 127) << 8 * i;
+    }
+    return bytes;
+#endif
+}
+
+/* constant + a_factor * a / 2^8 + b_factor * b / 2^8 of four operands each, saturated. */
+static inline uint32_t weighted_sums(int32_t a_factor, uint32_t a, int32_t b_factor, uint32_t b,
+                                     int32_t constant)
+{
+    const uint32_t a02 = a << 8 & 0xff00ff00u, a13 = a & 0xff00ff00u;
+    const uint32_t b02 = b << 8 & 0xff00ff00u, b13 = b & 0xff00ff00u;
+    const int32_t s0 = smlawb(b_factor, b02, smlawb(a_factor, a02, constant));
+    const int32_t s1 = smlawb(b_factor, b13, smlawb(a_factor, a13, constant));
+    const int32_t s2 = smlawt(b_factor, b02, smlawt(a_factor, a02, constant));
+    const int32_t s3 = smlawt(b_factor, b13, smlawt(a_factor, a13, constant));
+
+    return saturated_bytes(s0, s1, s2, s3);
+}
+#endif
+
+#if KERNEL_DSP
+/* The larger one of each two int8 of two words. */
+static inline uint32_t larger_bytes(uint32_t a, uint32_t b)
+{
+#if defined(__arm__)
+    uint32_t larger;
+
+    __asm__("ssub8 %0, %1, %2\n\t"
+            "sel %0, %1, %2"
+            : "=&r"(larger)
+            : "r"(a), "r"(b));
+    return larger;
+#else
+    uint32_t larger = 0;
+
+    for (int32_t place = 0; place < 32; place += 8) {
+        const uint32_t chosen = (int8_t)(a >> place) >= (int8_t)(b >> place) ? a : b;
+        larger |= chosen & 0xffu << place;
+    }
+    return larger;
+#endif
 }
 #endif
 
@@ -161,31 +269,26 @@ static inline void limit_s8(const struct pairs_s8 *layer, int8_t *y, int32_t cou
 }
 
 /* Four inputs of three pixels as 16-bit pairs: words of inputs 0 and 2, then of 1 and 3. */
-static inline uint32_t *widen_quad(const int8_t **x0, const int8_t **x1, const int8_t **x2,
-                                   uint32_t *patch)
+static inline uint32_t *widen_quad(uint32_t x0, uint32_t x1, uint32_t x2, uint32_t *patch)
 {
     register uint32_t even0 __asm("r1");
     register uint32_t even1 __asm("r2");
     register uint32_t even2 __asm("r3");
-    register uint32_t odd0 __asm("r4");
-    register uint32_t odd1 __asm("r5");
-    register uint32_t odd2 __asm("r6");
+    register uint32_t odd0 __asm("r4") = x0;
+    register uint32_t odd1 __asm("r5") = x1;
+    register uint32_t odd2 __asm("r6") = x2;
 
-    __asm volatile(
-        "ldr %[o0], [%[x0]], #4\n\t"
-        "ldr %[o1], [%[x1]], #4\n\t"
-        "ldr %[o2], [%[x2]], #4\n\t"
-        "sxtb16 %[e0], %[o0]\n\t"
-        "sxtb16 %[e1], %[o1]\n\t"
-        "sxtb16 %[e2], %[o2]\n\t"
-        "sxtb16 %[o0], %[o0], ror #8\n\t"
-        "sxtb16 %[o1], %[o1], ror #8\n\t"
-        "sxtb16 %[o2], %[o2], ror #8\n\t"
-        "stmia %[p]!, { %[e0], %[e1], %[e2], %[o0], %[o1], %[o2] }"
-        : [x0] "+r"(*x0), [x1] "+r"(*x1), [x2] "+r"(*x2), [p] "+r"(patch), [e0] "=&r"(even0),
-          [e1] "=&r"(even1), [e2] "=&r"(even2), [o0] "=&r"(odd0), [o1] "=&r"(odd1), [o2] "=&r"(odd2)
-        :
-        : "memory");
+    __asm volatile("sxtb16 %[e0], %[o0]\n\t"
+                   "sxtb16 %[e1], %[o1]\n\t"
+                   "sxtb16 %[e2], %[o2]\n\t"
+                   "sxtb16 %[o0], %[o0], ror #8\n\t"
+                   "sxtb16 %[o1], %[o1], ror #8\n\t"
+                   "sxtb16 %[o2], %[o2], ror #8\n\t"
+                   "stmia %[p]!, { %[e0], %[e1], %[e2], %[o0], %[o1], %[o2] }"
+                   : [p] "+r"(patch), [e0] "=&r"(even0), [e1] "=&r"(even1), [e2] "=&r"(even2),
+                     [o0] "+r"(odd0), [o1] "+r"(odd1), [o2] "+r"(odd2)
+                   :
+                   : "memory");
     return patch;
 }
 
@@ -202,60 +305,37 @@ static inline void copy_run(uint8_t *to, const int8_t *from, int32_t count)
     }
 }
 
-/* Up to three inputs as four, filled up with zeros. */
-static inline const int8_t *rest_of_quad(const int8_t *x, int32_t count, int8_t quad[4])
+/* Rows of three windows, `step` apart: of each row what fills fours, then the columns which that
+ * leaves over, filled up with zeros. */
+static uint32_t *widen_rows(const int8_t *x0, const int8_t *x1, const int8_t *x2, int32_t step,
+                            int32_t rows, int32_t width, uint32_t *patch)
 {
-    for (int32_t input = 0; input < 4; input++) {
-        quad[input] = (int8_t)(input < count ? x[input] : 0);
-    }
-    return quad;
-}
+    const int32_t fours = width & ~3;
+    uint32_t rest0 = 0, rest1 = 0, rest2 = 0;
+    int32_t place = 0;
 
-/* `count` inputs of three pixels; a last incomplete four is filled up with zeros. */
-static uint32_t *widen_s8(const int8_t *x0, const int8_t *x1, const int8_t *x2, int32_t count,
-                          uint32_t *patch)
-{
-    const int32_t rest = count & 3;
-
-    for (int32_t quads = count >> 2; quads > 0; quads--) {
-        patch = widen_quad(&x0, &x1, &x2, patch);
+    for (int32_t row = 0; row < rows * step; row += step) {
+        for (int32_t input = row; input < row + fours; input += 4) {
+            patch = widen_quad(four_bytes(x0 + input), four_bytes(x1 + input),
+                               four_bytes(x2 + input), patch);
+        }
     }
-    if (rest > 0) {
-        int8_t last[3][4];
-        x0 = rest_of_quad(x0, rest, last[0]);
-        x1 = rest_of_quad(x1, rest, last[1]);
-        x2 = rest_of_quad(x2, rest, last[2]);
-        patch = widen_quad(&x0, &x1, &x2, patch);
-    }
-    return patch;
-}
-
-/* Rows of three windows, `step` apart: of each row what fills fours, then what that leaves over. */
-static void widen_rows(const int8_t *x0, const int8_t *x1, const int8_t *x2, int32_t step,
-                       int32_t rows, int32_t width, uint32_t *patch)
-{
-    const int32_t fours = width & ~3, end = rows * step;
-    int8_t rest[3][4];
-    int32_t count = 0;
-
-    for (int32_t row = 0; row < end; row += step) {
-        patch = widen_s8(x0 + row, x1 + row, x2 + row, fours, patch);
-    }
-    for (int32_t row = 0; row < end && fours < width; row += step) {
-        for (int32_t input = row + fours; input < row + width; input++) {
-            rest[0][count] = x0[input];
-            rest[1][count] = x1[input];
-            rest[2][count] = x2[input];
-            count++;
-            if (count == 4) {
-                patch = widen_s8(rest[0], rest[1], rest[2], 4, patch);
-                count = 0;
+    for (int32_t column = fours; column < width; column++) {
+        int32_t input = column;
+        for (int32_t left = rows; left > 0; left--) {
+            rest0 |= (uint32_t)(uint8_t)x0[input] << place;
+            rest1 |= (uint32_t)(uint8_t)x1[input] << place;
+            rest2 |= (uint32_t)(uint8_t)x2[input] << place;
+            input += step;
+            place += 8;
+            if (place == 32) {
+                patch = widen_quad(rest0, rest1, rest2, patch);
+                rest0 = rest1 = rest2 = 0;
+                place = 0;
             }
         }
     }
-    if (count > 0) {
-        widen_s8(rest[0], rest[1], rest[2], 4, patch);
-    }
+    return place > 0 ? widen_quad(rest0, rest1, rest2, patch) : patch;
 }
 
 /* both += weight * x and sum += (its low bytes) * x, for four inputs of three pixels. */
@@ -337,7 +417,7 @@ static void pixels_s8(const struct pairs_s8 *layer, int32_t first, int32_t beyon
 #endif
 
 #if !KERNEL_DSP
-#if defined(__SSE2__) || defined(__ARM_NEON)
+#if KERNEL_WIDE
 /* Inputs that a vector unit takes at a time, and how many are made 16 bits wide for it at once. */
 enum { step_s8 = 32, block_s8 = 256 };
 
@@ -536,107 +616,7 @@ static inline void store_2x4_mve(int8_t *y, int32_t stride, int32_t lanes, int32
                    :
                    : [lanes] "r"(lanes), [values] "w"(values), [others] "w"(others), [y] "l"(y),
                      [other] "l"(y + stride)
-                   : "memory", "p0");
-}
-#endif
-
-#if KERNEL_DSP
-static inline uint32_t four_bytes(const int8_t *x)
-{
-    uint32_t bytes;
-
-    memcpy(&bytes, x, sizeof bytes);
-    return bytes;
-}
-#endif
-
-#if KERNEL_DSP && !KERNEL_MVE
-/* sum + factor * the lower half of a pair / 2^16. */
-static inline int32_t smlawb(int32_t factor, uint32_t pair, int32_t sum)
-{
-#if defined(__arm__)
-    int32_t more;
-
-    __asm__("smlawb %0, %1, %2, %3" : "=r"(more) : "r"(factor), "r"(pair), "r"(sum));
-    return more;
-#else
-    return sum + (int32_t)((int64_t)factor * (int16_t)pair >> 16);
-#endif
-}
-
-/* sum + factor * the upper half of a pair / 2^16. */
-static inline int32_t smlawt(int32_t factor, uint32_t pair, int32_t sum)
-{
-#if defined(__arm__)
-    int32_t more;
-
-    __asm__("smlawt %0, %1, %2, %3" : "=r"(more) : "r"(factor), "r"(pair), "r"(sum));
-    return more;
-#else
-    return smlawb(factor, pair >> 16, sum);
-#endif
-}
-
-/* Four sums with 18 fraction bits, saturated to int8, as bytes of a word. */
-static inline uint32_t saturated_bytes(int32_t s0, int32_t s1, int32_t s2, int32_t s3)
-{
-#if defined(__arm__)
-    __asm__("ssat %0, #8, %0, asr #18\n\t"
-            "ssat %1, #8, %1, asr #18\n\t"
-            "ssat %2, #8, %2, asr #18\n\t"
-            "ssat %3, #8, %3, asr #18\n\t"
-            "bfi %0, %1, #8, #8\n\t"
-            "bfi %2, %3, #8, #8\n\t"
-            "pkhbt %0, %0, %2, lsl #16"
-            : "+r"(s0), "+r"(s1), "+r"(s2), "+r"(s3));
-    return (uint32_t)s0;
-#else
-    const int32_t sums[4] = {s0, s1, s2, s3};
-    uint32_t bytes = 0;
-
-    for (int32_t i = 0; i < 4; i++) {
-        bytes |= (uint32_t)(uint8_t)clamp_s8(sums[i] >> 18, -128, 127) << 8 * i;
-    }
-    return bytes;
-#endif
-}
-
-/* constant + a_factor * a / 2^8 + b_factor * b / 2^8 of four operands each, saturated. */
-static inline uint32_t weighted_sums(int32_t a_factor, uint32_t a, int32_t b_factor, uint32_t b,
-                                     int32_t constant)
-{
-    const uint32_t a02 = a << 8 & 0xff00ff00u, a13 = a & 0xff00ff00u;
-    const uint32_t b02 = b << 8 & 0xff00ff00u, b13 = b & 0xff00ff00u;
-    const int32_t s0 = smlawb(b_factor, b02, smlawb(a_factor, a02, constant));
-    const int32_t s1 = smlawb(b_factor, b13, smlawb(a_factor, a13, constant));
-    const int32_t s2 = smlawt(b_factor, b02, smlawt(a_factor, a02, constant));
-    const int32_t s3 = smlawt(b_factor, b13, smlawt(a_factor, a13, constant));
-
-    return saturated_bytes(s0, s1, s2, s3);
-}
-#endif
-
-#if KERNEL_DSP
-/* The larger one of each two int8 of two words. */
-static inline uint32_t larger_bytes(uint32_t a, uint32_t b)
-{
-#if defined(__arm__)
-    uint32_t larger;
-
-    __asm__("ssub8 %0, %1, %2\n\t"
-            "sel %0, %1, %2"
-            : "=&r"(larger)
-            : "r"(a), "r"(b));
-    return larger;
-#else
-    uint32_t larger = 0;
-
-    for (int32_t place = 0; place < 32; place += 8) {
-        const uint32_t chosen = (int8_t)(a >> place) >= (int8_t)(b >> place) ? a : b;
-        larger |= chosen & 0xffu << place;
-    }
-    return larger;
-#endif
+                   : "memory");
 }
 #endif
 
@@ -772,59 +752,21 @@ struct conv_channels_s8 {
 #endif
 };
 
-/* What is added to inputs in patches. */
-enum { conv_channels_s8_flip = KERNEL_DSP ? 0 : 128 };
-
-static void conv_channels_s8_patch(const struct conv_channels_s8 *layer, const int8_t *x,
-                                   int32_t pixel, uint8_t *patch)
-{
-    const int32_t channels = layer->in_channels;
-    const int32_t width = layer->kernel_x * channels;
-    const int32_t row = pixel / layer->out_x;
-    const int32_t top = row % layer->out_y * layer->stride_y - layer->pad_y;
-    const int32_t left = pixel % layer->out_x * layer->stride_x - layer->pad_x;
-    const int32_t first = left < 0 ? -left : 0;
-    const int32_t beyond = left + layer->kernel_x - layer->in_x;
-    const int32_t run = (layer->kernel_x - (beyond > 0 ? beyond : 0) - first) * channels;
-    const int8_t *picture = x + row / layer->out_y * layer->in_y * layer->in_x * channels;
-
-    for (int32_t kernel_y = 0; kernel_y < layer->kernel_y; kernel_y++) {
-        const int32_t in_y = top + kernel_y * layer->dilation_y;
-        const int32_t inside = run > 0 && in_y >= 0 && in_y < layer->in_y ? run : 0;
-        if (inside < width) {
-            memset(patch, layer->zero_x + conv_channels_s8_flip, (size_t)width * sizeof(*patch));
-        }
-        if (inside > 0) {
-            const int8_t *inputs = picture + (in_y * layer->in_x + left + first) * channels;
-#if KERNEL_DSP
-            copy_run(patch + first * channels, inputs, inside);
-#else
-            for (int32_t input = 0; input < inside; input++) {
-                patch[first * channels + input] = (uint8_t)(inputs[input] + 128);
-            }
-#endif
-        }
-        patch += width;
-    }
-}
-
 #if KERNEL_DSP
 /* Where a window lies: its first tap within the picture that begins at `start`. */
 struct conv_channels_s8_window {
     int32_t start, top, left;
 };
 
-static void conv_channels_s8_advance(const struct conv_channels_s8 *layer,
-                                     struct conv_channels_s8_window *window)
+/* Some outputs ahead in a row that goes on, or ends there. */
+static inline void conv_channels_s8_advance(const struct conv_channels_s8 *layer,
+                                            struct conv_channels_s8_window *window, int32_t columns)
 {
-    const int32_t beyond_x = layer->out_x * layer->stride_x - layer->pad_x;
-    const int32_t beyond_y = layer->out_y * layer->stride_y - layer->pad_y;
-
-    window->left += layer->stride_x;
-    if (window->left == beyond_x) {
+    window->left += columns * layer->stride_x;
+    if (window->left == layer->out_x * layer->stride_x - layer->pad_x) {
         window->left = -layer->pad_x;
         window->top += layer->stride_y;
-        if (window->top == beyond_y) {
+        if (window->top == layer->out_y * layer->stride_y - layer->pad_y) {
             window->top = -layer->pad_y;
             window->start += layer->in_y * layer->in_x * layer->in_channels;
         }
@@ -839,6 +781,35 @@ static inline const int8_t *conv_channels_s8_first(const struct conv_channels_s8
     const int32_t place = window->top * layer->in_x + window->left;
 
     return x + window->start + place * layer->in_channels;
+}
+
+/* What lies under a window at the border, `size` bytes in whole words. */
+static void conv_channels_s8_patch(const struct conv_channels_s8 *layer, const int8_t *x,
+                                   const struct conv_channels_s8_window *window, uint8_t *patch,
+                                   int32_t size)
+{
+    const int32_t channels = layer->in_channels, width = layer->kernel_x * channels;
+    const int32_t first = window->left < 0 ? -window->left : 0;
+    const int32_t beyond = window->left + layer->kernel_x - layer->in_x;
+    const int32_t run = (layer->kernel_x - (beyond > 0 ? beyond : 0) - first) * channels;
+    const int32_t dilation = layer->dilation_y, in_y = layer->in_y;
+    const int32_t step = dilation * layer->in_x * channels;
+    const int32_t end = run > 0 ? window->top + layer->kernel_y * dilation : window->top;
+    const uint32_t zeros = ((uint32_t)layer->zero_x & 0xffu) * 0x01010101u;
+    int32_t place = (window->top * layer->in_x + window->left + first) * channels;
+
+    for (int32_t i = 0; i < size; i += 4) {
+        memcpy(patch + i, &zeros, 4);
+    }
+    x += window->start;
+    patch += first * channels;
+    for (int32_t row = window->top; row < end; row += dilation) {
+        if (row >= 0 && row < in_y) {
+            copy_run(patch, x + place, run);
+        }
+        place += step;
+        patch += width;
+    }
 }
 
 /* What lies under three windows at the border, widened: tap by tap. */
@@ -858,7 +829,7 @@ static void conv_channels_s8_border(const struct conv_channels_s8 *layer, const 
                 const int32_t inside = in_y >= 0 && in_y < layer->in_y && in_x >= 0 && in_x < width;
                 taps[i] = inside ? x + place : zeros;
             }
-            widened = widen_s8(taps[0], taps[1], taps[2], channels, widened);
+            widened = widen_rows(taps[0], taps[1], taps[2], 1, 1, channels, widened);
         }
     }
 }
@@ -876,6 +847,10 @@ static void conv_channels_s8(const struct conv_channels_s8 *layer, const int8_t 
     uint8_t *const patches = (uint8_t *)(widened + 6 * quads);
     const int32_t last_top = layer->in_y - (layer->kernel_y - 1) * layer->dilation_y - 1;
     const int32_t last_left = layer->in_x - layer->kernel_x;
+    const int32_t apart = layer->stride_x * channels;
+    /* Of three windows side by side, in the picture and in their row. */
+    const int32_t end_left = (layer->out_x - 2) * layer->stride_x - layer->pad_x;
+    const int32_t limit_left = last_left - 2 * layer->stride_x;
     struct conv_channels_s8_window window[3], next = {0, -layer->pad_y, -layer->pad_x};
 
     if (!layer->pointwise) {
@@ -883,10 +858,17 @@ static void conv_channels_s8(const struct conv_channels_s8 *layer, const int8_t 
     }
     for (int32_t pixel = 0; pixel < pixels; pixel += 3) {
         const int32_t count = pixels - pixel < 3 ? pixels - pixel : 3;
+        const int32_t within = next.left >= 0 && next.top >= 0 && next.top <= last_top;
         int32_t second = count > 1 ? 1 : 0, third = count - 1;
         if (layer->pointwise) {
-            widen_s8(x, x + second * channels, x + third * channels, channels, widened);
+            const int8_t *x1 = x + second * channels, *x2 = x + third * channels;
+            widen_rows(x, x1, x2, 1, 1, channels, widened);
             x += count * channels;
+        } else if (within && next.left <= limit_left && next.left < end_left) {
+            const int8_t *first = conv_channels_s8_first(layer, x, &next);
+            widen_rows(first, first + apart, first + 2 * apart, step, layer->kernel_y, width,
+                       widened);
+            conv_channels_s8_advance(layer, &next, 3);
         } else {
             int32_t inside = 1;
             for (int32_t i = 0; i < 3; i++) {
@@ -894,7 +876,7 @@ static void conv_channels_s8(const struct conv_channels_s8 *layer, const int8_t 
                 inside = inside && next.left >= 0 && next.left <= last_left;
                 inside = inside && next.top >= 0 && next.top <= last_top;
                 if (i == 2 || i + 1 < count) {
-                    conv_channels_s8_advance(layer, &next);
+                    conv_channels_s8_advance(layer, &next, 1);
                 }
             }
             if (inside) {
@@ -906,7 +888,7 @@ static void conv_channels_s8(const struct conv_channels_s8 *layer, const int8_t 
                 conv_channels_s8_border(layer, x, window, (const int8_t *)patches, widened);
             } else {
                 for (int32_t i = 0; i < count; i++) {
-                    conv_channels_s8_patch(layer, x, pixel + i, patches + i * size);
+                    conv_channels_s8_patch(layer, x, &window[i], patches + i * size, size);
                 }
                 const int8_t *patch = (const int8_t *)patches;
                 const int8_t *patch1 = patch + second * size, *patch2 = patch + third * size;
@@ -926,6 +908,36 @@ static void conv_channels_s8(const struct conv_channels_s8 *layer, const int8_t 
 }
 
 #else
+
+static void conv_channels_s8_patch(const struct conv_channels_s8 *layer, const int8_t *x,
+                                   int32_t pixel, uint8_t *patch)
+{
+    const int32_t channels = layer->in_channels;
+    const int32_t width = layer->kernel_x * channels;
+    const int32_t row = pixel / layer->out_x;
+    const int32_t top = row % layer->out_y * layer->stride_y - layer->pad_y;
+    const int32_t left = pixel % layer->out_x * layer->stride_x - layer->pad_x;
+    const int32_t first = left < 0 ? -left : 0;
+    const int32_t beyond = left + layer->kernel_x - layer->in_x;
+    const int32_t run = (layer->kernel_x - (beyond > 0 ? beyond : 0) - first) * channels;
+    const int8_t *picture = x + row / layer->out_y * layer->in_y * layer->in_x * channels;
+
+    for (int32_t kernel_y = 0; kernel_y < layer->kernel_y; kernel_y++) {
+        const int32_t in_y = top + kernel_y * layer->dilation_y;
+        const int32_t inside = run > 0 && in_y >= 0 && in_y < layer->in_y ? run : 0;
+        if (inside < width) {
+            memset(patch, layer->zero_x + 128, (size_t)width * sizeof(*patch));
+        }
+        if (inside > 0) {
+            const int8_t *inputs = picture + (in_y * layer->in_x + left + first) * channels;
+            for (int32_t input = 0; input < inside; input++) {
+                patch[first * channels + input] = (uint8_t)(inputs[input] + 128);
+            }
+        }
+        patch += width;
+    }
+}
+
 static inline void conv_channels_s8_outputs(const struct conv_channels_s8 *layer, int32_t first,
                                             int32_t lanes, const int32_t *sums, int8_t *y)
 {

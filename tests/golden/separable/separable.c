@@ -4,7 +4,8 @@
 #include <string.h>
 
 /* Which bodies of the kernels this core runs; all give the same bits. -DSEPARABLE_PORTABLE: plain C,
- * as without optimization: then compilers keep registers for themselves that the others need. */
+ * as without optimization: then compilers keep registers for themselves that the others need; and
+ * as where the compiler must not read words at any address (clang for Arm: -munaligned-access). */
 #if defined(SEPARABLE_PORTABLE) || !defined(__GNUC__) || defined(__ARM_BIG_ENDIAN)
 #define KERNEL_DSP 0
 #elif defined(__ARM_FEATURE_DSP) && defined(__ARM_FEATURE_UNALIGNED) && defined(__OPTIMIZE__)
@@ -18,6 +19,13 @@
 #define KERNEL_MVE 1
 #else
 #define KERNEL_MVE 0
+#endif
+
+/* Whether sums are laid out for a vector unit. */
+#if defined(__GNUC__) && (defined(__SSE2__) || defined(__ARM_NEON)) && !defined(SEPARABLE_PORTABLE)
+#define KERNEL_WIDE 1
+#else
+#define KERNEL_WIDE 0
 #endif
 
 #include "separable_vectors.h"
@@ -46,6 +54,69 @@ static inline int32_t requantize(int32_t value, int32_t multiplier, int32_t shif
 }
 
 #if KERNEL_DSP && !KERNEL_MVE
+static inline uint32_t four_bytes(const int8_t *x)
+{
+    uint32_t bytes;
+
+    memcpy(&bytes, x, sizeof bytes);
+    return bytes;
+}
+
+/* Two int16 in a word, the first in its lower half: bytes 0 and 2 of four int8, added to a pair. */
+static inline uint32_t sxtab16(uint32_t pair, uint32_t bytes)
+{
+#if defined(__arm__)
+    uint32_t sum;
+
+    __asm__("sxtab16 %0, %1, %2" : "=r"(sum) : "r"(pair), "r"(bytes));
+    return sum;
+#else
+    const int32_t low = (int16_t)pair + (int8_t)bytes;
+    const int32_t high = (int16_t)(pair >> 16) + (int8_t)(bytes >> 16);
+
+    return ((uint32_t)low & 0xffffu) | (uint32_t)high << 16;
+#endif
+}
+
+/* Bytes 1 and 3 of four int8, added to a pair. */
+static inline uint32_t sxtab16_ror8(uint32_t pair, uint32_t bytes)
+{
+#if defined(__arm__)
+    uint32_t sum;
+
+    __asm__("sxtab16 %0, %1, %2, ror #8" : "=r"(sum) : "r"(pair), "r"(bytes));
+    return sum;
+#else
+    return sxtab16(pair, bytes >> 8 | bytes << 24);
+#endif
+}
+
+/* The lower halves of two pairs as a pair. */
+static inline uint32_t pkhbt(uint32_t first, uint32_t second)
+{
+#if defined(__arm__)
+    uint32_t pair;
+
+    __asm__("pkhbt %0, %1, %2, lsl #16" : "=r"(pair) : "r"(first), "r"(second));
+    return pair;
+#else
+    return (first & 0xffffu) | second << 16;
+#endif
+}
+
+/* The upper halves of two pairs as a pair. */
+static inline uint32_t pkhtb(uint32_t first, uint32_t second)
+{
+#if defined(__arm__)
+    uint32_t pair;
+
+    __asm__("pkhtb %0, %1, %2, asr #16" : "=r"(pair) : "r"(second), "r"(first));
+    return pair;
+#else
+    return first >> 16 | (second & 0xffff0000u);
+#endif
+}
+
 /* Two outputs at a time, with their weights in one 16-bit lane: w + 256 w'. */
 struct pairs_s8 {
     const int16_t *weight;     /* before those of a pair its biases, b and b + 256 b', in halves */
@@ -151,31 +222,26 @@ static inline void limit_s8(const struct pairs_s8 *layer, int8_t *y, int32_t cou
 }
 
 /* Four inputs of three pixels as 16-bit pairs: words of inputs 0 and 2, then of 1 and 3. */
-static inline uint32_t *widen_quad(const int8_t **x0, const int8_t **x1, const int8_t **x2,
-                                   uint32_t *patch)
+static inline uint32_t *widen_quad(uint32_t x0, uint32_t x1, uint32_t x2, uint32_t *patch)
 {
     register uint32_t even0 __asm("r1");
     register uint32_t even1 __asm("r2");
     register uint32_t even2 __asm("r3");
-    register uint32_t odd0 __asm("r4");
-    register uint32_t odd1 __asm("r5");
-    register uint32_t odd2 __asm("r6");
+    register uint32_t odd0 __asm("r4") = x0;
+    register uint32_t odd1 __asm("r5") = x1;
+    register uint32_t odd2 __asm("r6") = x2;
 
-    __asm volatile(
-        "ldr %[o0], [%[x0]], #4\n\t"
-        "ldr %[o1], [%[x1]], #4\n\t"
-        "ldr %[o2], [%[x2]], #4\n\t"
-        "sxtb16 %[e0], %[o0]\n\t"
-        "sxtb16 %[e1], %[o1]\n\t"
-        "sxtb16 %[e2], %[o2]\n\t"
-        "sxtb16 %[o0], %[o0], ror #8\n\t"
-        "sxtb16 %[o1], %[o1], ror #8\n\t"
-        "sxtb16 %[o2], %[o2], ror #8\n\t"
-        "stmia %[p]!, { %[e0], %[e1], %[e2], %[o0], %[o1], %[o2] }"
-        : [x0] "+r"(*x0), [x1] "+r"(*x1), [x2] "+r"(*x2), [p] "+r"(patch), [e0] "=&r"(even0),
-          [e1] "=&r"(even1), [e2] "=&r"(even2), [o0] "=&r"(odd0), [o1] "=&r"(odd1), [o2] "=&r"(odd2)
-        :
-        : "memory");
+    __asm volatile("sxtb16 %[e0], %[o0]\n\t"
+                   "sxtb16 %[e1], %[o1]\n\t"
+                   "sxtb16 %[e2], %[o2]\n\t"
+                   "sxtb16 %[o0], %[o0], ror #8\n\t"
+                   "sxtb16 %[o1], %[o1], ror #8\n\t"
+                   "sxtb16 %[o2], %[o2], ror #8\n\t"
+                   "stmia %[p]!, { %[e0], %[e1], %[e2], %[o0], %[o1], %[o2] }"
+                   : [p] "+r"(patch), [e0] "=&r"(even0), [e1] "=&r"(even1), [e2] "=&r"(even2),
+                     [o0] "+r"(odd0), [o1] "+r"(odd1), [o2] "+r"(odd2)
+                   :
+                   : "memory");
     return patch;
 }
 
@@ -192,60 +258,37 @@ static inline void copy_run(uint8_t *to, const int8_t *from, int32_t count)
     }
 }
 
-/* Up to three inputs as four, filled up with zeros. */
-static inline const int8_t *rest_of_quad(const int8_t *x, int32_t count, int8_t quad[4])
+/* Rows of three windows, `step` apart: of each row what fills fours, then the columns which that
+ * leaves over, filled up with zeros. */
+static uint32_t *widen_rows(const int8_t *x0, const int8_t *x1, const int8_t *x2, int32_t step,
+                            int32_t rows, int32_t width, uint32_t *patch)
 {
-    for (int32_t input = 0; input < 4; input++) {
-        quad[input] = (int8_t)(input < count ? x[input] : 0);
-    }
-    return quad;
-}
+    const int32_t fours = width & ~3;
+    uint32_t rest0 = 0, rest1 = 0, rest2 = 0;
+    int32_t place = 0;
 
-/* `count` inputs of three pixels; a last incomplete four is filled up with zeros. */
-static uint32_t *widen_s8(const int8_t *x0, const int8_t *x1, const int8_t *x2, int32_t count,
-                          uint32_t *patch)
-{
-    const int32_t rest = count & 3;
-
-    for (int32_t quads = count >> 2; quads > 0; quads--) {
-        patch = widen_quad(&x0, &x1, &x2, patch);
+    for (int32_t row = 0; row < rows * step; row += step) {
+        for (int32_t input = row; input < row + fours; input += 4) {
+            patch = widen_quad(four_bytes(x0 + input), four_bytes(x1 + input),
+                               four_bytes(x2 + input), patch);
+        }
     }
-    if (rest > 0) {
-        int8_t last[3][4];
-        x0 = rest_of_quad(x0, rest, last[0]);
-        x1 = rest_of_quad(x1, rest, last[1]);
-        x2 = rest_of_quad(x2, rest, last[2]);
-        patch = widen_quad(&x0, &x1, &x2, patch);
-    }
-    return patch;
-}
-
-/* Rows of three windows, `step` apart: of each row what fills fours, then what that leaves over. */
-static void widen_rows(const int8_t *x0, const int8_t *x1, const int8_t *x2, int32_t step,
-                       int32_t rows, int32_t width, uint32_t *patch)
-{
-    const int32_t fours = width & ~3, end = rows * step;
-    int8_t rest[3][4];
-    int32_t count = 0;
-
-    for (int32_t row = 0; row < end; row += step) {
-        patch = widen_s8(x0 + row, x1 + row, x2 + row, fours, patch);
-    }
-    for (int32_t row = 0; row < end && fours < width; row += step) {
-        for (int32_t input = row + fours; input < row + width; input++) {
-            rest[0][count] = x0[input];
-            rest[1][count] = x1[input];
-            rest[2][count] = x2[input];
-            count++;
-            if (count == 4) {
-                patch = widen_s8(rest[0], rest[1], rest[2], 4, patch);
-                count = 0;
+    for (int32_t column = fours; column < width; column++) {
+        int32_t input = column;
+        for (int32_t left = rows; left > 0; left--) {
+            rest0 |= (uint32_t)(uint8_t)x0[input] << place;
+            rest1 |= (uint32_t)(uint8_t)x1[input] << place;
+            rest2 |= (uint32_t)(uint8_t)x2[input] << place;
+            input += step;
+            place += 8;
+            if (place == 32) {
+                patch = widen_quad(rest0, rest1, rest2, patch);
+                rest0 = rest1 = rest2 = 0;
+                place = 0;
             }
         }
     }
-    if (count > 0) {
-        widen_s8(rest[0], rest[1], rest[2], 4, patch);
-    }
+    return place > 0 ? widen_quad(rest0, rest1, rest2, patch) : patch;
 }
 
 /* both += weight * x and sum += (its low bytes) * x, for four inputs of three pixels. */
@@ -375,7 +418,7 @@ static inline void multiply_octet(const int8_t **x, const int16_t **weight, int3
 #endif
 
 #if !KERNEL_DSP
-#if defined(__SSE2__) || defined(__ARM_NEON)
+#if KERNEL_WIDE
 /* Inputs that a vector unit takes at a time, and how many are made 16 bits wide for it at once. */
 enum { step_s8 = 32, block_s8 = 256 };
 
@@ -457,76 +500,105 @@ static inline void products4_s8(const int8_t *x, const int8_t *weight, int32_t i
     memcpy(sums, products, sizeof products);
 }
 
-/* Channels at a time: two vectors, or as many sums as stay in registers. */
-#if defined(__SSE2__) || defined(__ARM_NEON)
-enum { taps_lanes = 16 };
-#else
-enum { taps_lanes = 4 };
-#endif
-
-/* Taps of a window along an axis. */
-struct taps {
-    int32_t first, count;
-};
-
-/* The taps within the picture that channels are summed over. The rows of x lie in a ring: `row` is
- * the first, `ring` how many there are; the other sizes are strides in elements. */
-struct window {
-    int32_t channels;
-    int32_t ring, width;
-    int32_t row, rows, columns;
-    int32_t row_step, step, weights;
-};
-
-/* Of `kernel` taps, `dilation` apart from `start` on, those within 0 .. size. */
-static inline struct taps taps_within(int32_t start, int32_t kernel, int32_t dilation, int32_t size)
+/* a * b / 2^32. */
+static inline int32_t product_upper(int32_t a, int32_t b)
 {
-    struct taps taps = {0, 0};
-
-    while (taps.first < kernel && start + taps.first * dilation < 0) {
-        taps.first++;
-    }
-    taps.count = kernel - taps.first;
-    while (taps.count > 0 && start + (taps.first + taps.count - 1) * dilation >= size) {
-        taps.count--;
-    }
-    return taps;
+    return (int32_t)(((int64_t)a * b) >> 32);
 }
 
-/* Sums over the taps of a window for `lanes` channels: taps_lanes, 8 or 1. */
-static inline void window_offset_s8(const struct window *window, const int8_t *x,
-                                    const int8_t *weight, int32_t zero_x, int32_t lanes,
-                                    int32_t *sums)
-{
-    int32_t parts[taps_lanes] = {0};
-    int32_t row = window->row;
-
-    for (int32_t kernel_y = 0; kernel_y < window->rows; kernel_y++) {
-        const int8_t *inputs = x + row * window->width;
-        const int8_t *factors = weight;
-        for (int32_t kernel_x = 0; kernel_x < window->columns; kernel_x++) {
-#if defined(__SSE2__) || defined(__ARM_NEON)
-#pragma GCC unroll 1
-            for (int32_t lane = 0; lane < lanes; lane++) {
-                parts[lane] += (inputs[lane] - zero_x) * factors[lane];
-            }
+/* Channels at a time. A vector unit takes two outputs of eight channels: their numbers are there
+ * twice, and of rows that are read in steps of two the even columns come before the odd ones.
+ * Others take three outputs of one channel. */
+#if KERNEL_WIDE
+enum { lanes_3x3 = 8, numbers_3x3 = 16 };
 #else
-            parts[0] += (inputs[0] - zero_x) * factors[0];
-            if (lanes > 1) {
-                parts[1] += (inputs[1] - zero_x) * factors[1];
-                parts[2] += (inputs[2] - zero_x) * factors[2];
-                parts[3] += (inputs[3] - zero_x) * factors[3];
-            }
+enum { lanes_3x3 = 4, numbers_3x3 = 4 };
 #endif
-            inputs += window->step;
-            factors += window->channels;
+
+/* What outputs of some channels take. */
+struct lanes_3x3 {
+    int32_t weight[9][numbers_3x3], bias[numbers_3x3];
+    int32_t multiplier[numbers_3x3], offset[numbers_3x3], shift[numbers_3x3];
+};
+
+/* Inputs of some channels, `step` apart, side by side. */
+static inline void keep_3x3(const int8_t *x, int32_t count, int32_t step, int32_t lanes,
+                            int8_t *row)
+{
+    for (; count > 0; count--) {
+        if (lanes == lanes_3x3) {
+            memcpy(row, x, lanes_3x3);
+        } else {
+            memcpy(row, x, (size_t)lanes);
         }
-        weight += window->weights;
-        row += window->row_step;
-        row -= row < window->ring ? 0 : window->ring;
+        row += lanes_3x3;
+        x += step;
     }
-    memcpy(sums, parts, (size_t)lanes * sizeof(*parts));
 }
+
+#if KERNEL_WIDE
+static inline void twice_3x3(struct lanes_3x3 *by)
+{
+    int32_t *numbers = by->weight[0];
+
+    for (size_t i = 0; i < sizeof *by / (2 * lanes_3x3 * sizeof *numbers); i++) {
+        memcpy(numbers + lanes_3x3, numbers, lanes_3x3 * sizeof *numbers);
+        numbers += 2 * lanes_3x3;
+    }
+}
+
+static inline void sums_3x3(int8_t *const rows[3], int32_t place, int32_t middle, int32_t right,
+                            const struct lanes_3x3 *by, int32_t sums[restrict 2 * lanes_3x3])
+{
+    const int8_t *x0 = rows[0] + place, *x1 = rows[1] + place, *x2 = rows[2] + place;
+
+    for (int32_t lane = 0; lane < 2 * lanes_3x3; lane++) {
+        sums[lane] =
+            by->bias[lane] + x0[lane] * by->weight[0][lane] +
+            x0[middle + lane] * by->weight[1][lane] + x0[right + lane] * by->weight[2][lane] +
+            x1[lane] * by->weight[3][lane] + x1[middle + lane] * by->weight[4][lane] +
+            x1[right + lane] * by->weight[5][lane] + x2[lane] * by->weight[6][lane] +
+            x2[middle + lane] * by->weight[7][lane] + x2[right + lane] * by->weight[8][lane];
+    }
+}
+
+static inline void put_3x3(const int8_t *out, int32_t lanes, int8_t *y)
+{
+    if (lanes == lanes_3x3) {
+        memcpy(y, out, lanes_3x3);
+    } else {
+        memcpy(y, out, (size_t)lanes);
+    }
+}
+#else
+/* Outputs whose inputs are `step` apart. */
+static inline void sums_3x3(int8_t *const rows[3], int32_t place, int32_t step,
+                            const struct lanes_3x3 *by, int32_t lane, int32_t sums[3])
+{
+    int32_t first = by->bias[lane], second = first, third = first;
+
+    for (int32_t row = 0; row < 3; row++) {
+        const int8_t *x = rows[row] + place;
+        const int32_t left = by->weight[3 * row][lane];
+        const int32_t middle = by->weight[3 * row + 1][lane];
+        const int32_t right = by->weight[3 * row + 2][lane];
+        first += x[0] * left;
+        first += x[lanes_3x3] * middle;
+        first += x[2 * lanes_3x3] * right;
+        x += step;
+        second += x[0] * left;
+        second += x[lanes_3x3] * middle;
+        second += x[2 * lanes_3x3] * right;
+        x += step;
+        third += x[0] * left;
+        third += x[lanes_3x3] * middle;
+        third += x[2 * lanes_3x3] * right;
+    }
+    sums[0] = first;
+    sums[1] = second;
+    sums[2] = third;
+}
+#endif
 #endif
 
 /* real / scale + zero_point as an integer in low .. high, halves away from zero; NaN gives low. */
@@ -682,7 +754,7 @@ static inline void store_2x4_mve(int8_t *y, int32_t stride, int32_t lanes, int32
                    :
                    : [lanes] "r"(lanes), [values] "w"(values), [others] "w"(others), [y] "l"(y),
                      [other] "l"(y + stride)
-                   : "memory", "p0");
+                   : "memory");
 }
 
 /* `count` bytes from `places`, those of the first eight, of the next ones `step` further. */
@@ -761,69 +833,6 @@ static inline void depthwise2_mve(const struct depthwise_mve *channel, const int
 #endif
 
 #if KERNEL_DSP && !KERNEL_MVE
-static inline uint32_t four_bytes(const int8_t *x)
-{
-    uint32_t bytes;
-
-    memcpy(&bytes, x, sizeof bytes);
-    return bytes;
-}
-
-/* Two int16 in a word, the first in its lower half: bytes 0 and 2 of four int8, added to a pair. */
-static inline uint32_t sxtab16(uint32_t pair, uint32_t bytes)
-{
-#if defined(__arm__)
-    uint32_t sum;
-
-    __asm__("sxtab16 %0, %1, %2" : "=r"(sum) : "r"(pair), "r"(bytes));
-    return sum;
-#else
-    const int32_t low = (int16_t)pair + (int8_t)bytes;
-    const int32_t high = (int16_t)(pair >> 16) + (int8_t)(bytes >> 16);
-
-    return ((uint32_t)low & 0xffffu) | (uint32_t)high << 16;
-#endif
-}
-
-/* Bytes 1 and 3 of four int8, added to a pair. */
-static inline uint32_t sxtab16_ror8(uint32_t pair, uint32_t bytes)
-{
-#if defined(__arm__)
-    uint32_t sum;
-
-    __asm__("sxtab16 %0, %1, %2, ror #8" : "=r"(sum) : "r"(pair), "r"(bytes));
-    return sum;
-#else
-    return sxtab16(pair, bytes >> 8 | bytes << 24);
-#endif
-}
-
-/* The lower halves of two pairs as a pair. */
-static inline uint32_t pkhbt(uint32_t first, uint32_t second)
-{
-#if defined(__arm__)
-    uint32_t pair;
-
-    __asm__("pkhbt %0, %1, %2, lsl #16" : "=r"(pair) : "r"(first), "r"(second));
-    return pair;
-#else
-    return (first & 0xffffu) | second << 16;
-#endif
-}
-
-/* The upper halves of two pairs as a pair. */
-static inline uint32_t pkhtb(uint32_t first, uint32_t second)
-{
-#if defined(__arm__)
-    uint32_t pair;
-
-    __asm__("pkhtb %0, %1, %2, asr #16" : "=r"(pair) : "r"(second), "r"(first));
-    return pair;
-#else
-    return first >> 16 | (second & 0xffff0000u);
-#endif
-}
-
 static inline void store_half(uint32_t value, int32_t half, uint32_t *word)
 {
     const uint16_t bits = (uint16_t)value;
@@ -1451,58 +1460,21 @@ struct conv_s8 {
 #endif
 };
 
-/* What is added to inputs in patches. */
-enum { conv_s8_flip = KERNEL_DSP ? 0 : 128 };
-
-static void conv_s8_patch(const struct conv_s8 *layer, const int8_t *x, int32_t pixel,
-                          uint8_t *patch)
-{
-    const int32_t channels = layer->in_channels;
-    const int32_t width = layer->kernel_x * channels;
-    const int32_t row = pixel / layer->out_x;
-    const int32_t top = row % layer->out_y * layer->stride_y - layer->pad_y;
-    const int32_t left = pixel % layer->out_x * layer->stride_x - layer->pad_x;
-    const int32_t first = left < 0 ? -left : 0;
-    const int32_t beyond = left + layer->kernel_x - layer->in_x;
-    const int32_t run = (layer->kernel_x - (beyond > 0 ? beyond : 0) - first) * channels;
-    const int8_t *picture = x + row / layer->out_y * layer->in_y * layer->in_x * channels;
-
-    for (int32_t kernel_y = 0; kernel_y < layer->kernel_y; kernel_y++) {
-        const int32_t in_y = top + kernel_y * layer->dilation_y;
-        const int32_t inside = run > 0 && in_y >= 0 && in_y < layer->in_y ? run : 0;
-        if (inside < width) {
-            memset(patch, layer->zero_x + conv_s8_flip, (size_t)width * sizeof(*patch));
-        }
-        if (inside > 0) {
-            const int8_t *inputs = picture + (in_y * layer->in_x + left + first) * channels;
-#if KERNEL_DSP
-            copy_run(patch + first * channels, inputs, inside);
-#else
-            for (int32_t input = 0; input < inside; input++) {
-                patch[first * channels + input] = (uint8_t)(inputs[input] + 128);
-            }
-#endif
-        }
-        patch += width;
-    }
-}
-
 #if KERNEL_DSP
 /* Where a window lies: its first tap within the picture that begins at `start`. */
 struct conv_s8_window {
     int32_t start, top, left;
 };
 
-static void conv_s8_advance(const struct conv_s8 *layer, struct conv_s8_window *window)
+/* Some outputs ahead in a row that goes on, or ends there. */
+static inline void conv_s8_advance(const struct conv_s8 *layer, struct conv_s8_window *window,
+                                   int32_t columns)
 {
-    const int32_t beyond_x = layer->out_x * layer->stride_x - layer->pad_x;
-    const int32_t beyond_y = layer->out_y * layer->stride_y - layer->pad_y;
-
-    window->left += layer->stride_x;
-    if (window->left == beyond_x) {
+    window->left += columns * layer->stride_x;
+    if (window->left == layer->out_x * layer->stride_x - layer->pad_x) {
         window->left = -layer->pad_x;
         window->top += layer->stride_y;
-        if (window->top == beyond_y) {
+        if (window->top == layer->out_y * layer->stride_y - layer->pad_y) {
             window->top = -layer->pad_y;
             window->start += layer->in_y * layer->in_x * layer->in_channels;
         }
@@ -1516,6 +1488,34 @@ static inline const int8_t *conv_s8_first(const struct conv_s8 *layer, const int
     const int32_t place = window->top * layer->in_x + window->left;
 
     return x + window->start + place * layer->in_channels;
+}
+
+/* What lies under a window at the border, `size` bytes in whole words. */
+static void conv_s8_patch(const struct conv_s8 *layer, const int8_t *x,
+                          const struct conv_s8_window *window, uint8_t *patch, int32_t size)
+{
+    const int32_t channels = layer->in_channels, width = layer->kernel_x * channels;
+    const int32_t first = window->left < 0 ? -window->left : 0;
+    const int32_t beyond = window->left + layer->kernel_x - layer->in_x;
+    const int32_t run = (layer->kernel_x - (beyond > 0 ? beyond : 0) - first) * channels;
+    const int32_t dilation = layer->dilation_y, in_y = layer->in_y;
+    const int32_t step = dilation * layer->in_x * channels;
+    const int32_t end = run > 0 ? window->top + layer->kernel_y * dilation : window->top;
+    const uint32_t zeros = ((uint32_t)layer->zero_x & 0xffu) * 0x01010101u;
+    int32_t place = (window->top * layer->in_x + window->left + first) * channels;
+
+    for (int32_t i = 0; i < size; i += 4) {
+        memcpy(patch + i, &zeros, 4);
+    }
+    x += window->start;
+    patch += first * channels;
+    for (int32_t row = window->top; row < end; row += dilation) {
+        if (row >= 0 && row < in_y) {
+            copy_run(patch, x + place, run);
+        }
+        place += step;
+        patch += width;
+    }
 }
 
 /* What lies under three windows at the border, widened: tap by tap. */
@@ -1535,7 +1535,7 @@ static void conv_s8_border(const struct conv_s8 *layer, const int8_t *x,
                 const int32_t inside = in_y >= 0 && in_y < layer->in_y && in_x >= 0 && in_x < width;
                 taps[i] = inside ? x + place : zeros;
             }
-            widened = widen_s8(taps[0], taps[1], taps[2], channels, widened);
+            widened = widen_rows(taps[0], taps[1], taps[2], 1, 1, channels, widened);
         }
     }
 }
@@ -1552,6 +1552,10 @@ static void conv_s8(const struct conv_s8 *layer, const int8_t *x, int8_t *y, voi
     uint8_t *const patches = (uint8_t *)(widened + 6 * quads);
     const int32_t last_top = layer->in_y - (layer->kernel_y - 1) * layer->dilation_y - 1;
     const int32_t last_left = layer->in_x - layer->kernel_x;
+    const int32_t apart = layer->stride_x * channels;
+    /* Of three windows side by side, in the picture and in their row. */
+    const int32_t end_left = (layer->out_x - 2) * layer->stride_x - layer->pad_x;
+    const int32_t limit_left = last_left - 2 * layer->stride_x;
     struct conv_s8_window window[3], next = {0, -layer->pad_y, -layer->pad_x};
 
     if (!layer->pointwise) {
@@ -1559,10 +1563,17 @@ static void conv_s8(const struct conv_s8 *layer, const int8_t *x, int8_t *y, voi
     }
     for (int32_t pixel = 0; pixel < pixels; pixel += 3) {
         const int32_t count = pixels - pixel < 3 ? pixels - pixel : 3;
+        const int32_t within = next.left >= 0 && next.top >= 0 && next.top <= last_top;
         int32_t second = count > 1 ? 1 : 0, third = count - 1;
         if (layer->pointwise) {
-            widen_s8(x, x + second * channels, x + third * channels, channels, widened);
+            const int8_t *x1 = x + second * channels, *x2 = x + third * channels;
+            widen_rows(x, x1, x2, 1, 1, channels, widened);
             x += count * channels;
+        } else if (within && next.left <= limit_left && next.left < end_left) {
+            const int8_t *first = conv_s8_first(layer, x, &next);
+            widen_rows(first, first + apart, first + 2 * apart, step, layer->kernel_y, width,
+                       widened);
+            conv_s8_advance(layer, &next, 3);
         } else {
             int32_t inside = 1;
             for (int32_t i = 0; i < 3; i++) {
@@ -1570,7 +1581,7 @@ static void conv_s8(const struct conv_s8 *layer, const int8_t *x, int8_t *y, voi
                 inside = inside && next.left >= 0 && next.left <= last_left;
                 inside = inside && next.top >= 0 && next.top <= last_top;
                 if (i == 2 || i + 1 < count) {
-                    conv_s8_advance(layer, &next);
+                    conv_s8_advance(layer, &next, 1);
                 }
             }
             if (inside) {
@@ -1582,7 +1593,7 @@ static void conv_s8(const struct conv_s8 *layer, const int8_t *x, int8_t *y, voi
                 conv_s8_border(layer, x, window, (const int8_t *)patches, widened);
             } else {
                 for (int32_t i = 0; i < count; i++) {
-                    conv_s8_patch(layer, x, pixel + i, patches + i * size);
+                    conv_s8_patch(layer, x, &window[i], patches + i * size, size);
                 }
                 const int8_t *patch = (const int8_t *)patches;
                 const int8_t *patch1 = patch + second * size, *patch2 = patch + third * size;
@@ -1602,6 +1613,36 @@ static void conv_s8(const struct conv_s8 *layer, const int8_t *x, int8_t *y, voi
 }
 
 #else
+
+static void conv_s8_patch(const struct conv_s8 *layer, const int8_t *x, int32_t pixel,
+                          uint8_t *patch)
+{
+    const int32_t channels = layer->in_channels;
+    const int32_t width = layer->kernel_x * channels;
+    const int32_t row = pixel / layer->out_x;
+    const int32_t top = row % layer->out_y * layer->stride_y - layer->pad_y;
+    const int32_t left = pixel % layer->out_x * layer->stride_x - layer->pad_x;
+    const int32_t first = left < 0 ? -left : 0;
+    const int32_t beyond = left + layer->kernel_x - layer->in_x;
+    const int32_t run = (layer->kernel_x - (beyond > 0 ? beyond : 0) - first) * channels;
+    const int8_t *picture = x + row / layer->out_y * layer->in_y * layer->in_x * channels;
+
+    for (int32_t kernel_y = 0; kernel_y < layer->kernel_y; kernel_y++) {
+        const int32_t in_y = top + kernel_y * layer->dilation_y;
+        const int32_t inside = run > 0 && in_y >= 0 && in_y < layer->in_y ? run : 0;
+        if (inside < width) {
+            memset(patch, layer->zero_x + 128, (size_t)width * sizeof(*patch));
+        }
+        if (inside > 0) {
+            const int8_t *inputs = picture + (in_y * layer->in_x + left + first) * channels;
+            for (int32_t input = 0; input < inside; input++) {
+                patch[first * channels + input] = (uint8_t)(inputs[input] + 128);
+            }
+        }
+        patch += width;
+    }
+}
+
 static inline void conv_s8_outputs(const struct conv_s8 *layer, int32_t first, int32_t lanes,
                                    const int32_t *sums, int8_t *y)
 {
@@ -1772,12 +1813,10 @@ static void depthwise3x3_relu2_s8(const struct depthwise3x3_relu2_s8 *layer, con
 }
 
 #else
-/* 3x3 convolution of each channel for itself, weights [y][x][channel]. Cores with DSP instructions
- * take four channels at a time, rows of which lie as int16 in scratch; others some. Rows that
- * are kept, in scratch as well, let y be written over x. */
+/* 3x3 convolution of each channel for itself, weights [y][x][channel], some channels at a time.
+ * What they need of x lies in scratch with its padding; with DSP instructions as int16. */
 struct depthwise3x3_relu2_s8 {
     int32_t batch, channels;
-    int32_t kept_rows; /* the rows of a window, or 0 */
     int32_t in_y, in_x;
     int32_t out_y, out_x;
     int32_t kernel_y, kernel_x;
@@ -1796,6 +1835,8 @@ struct depthwise3x3_relu2_s8 {
     int32_t blocks;      /* of a row */
     int32_t band_y;      /* output rows at a time */
     int32_t plane_bytes; /* of the rows of a band of all planes */
+#else
+    int32_t row_x; /* columns of a row in scratch */
 #endif
 };
 
@@ -1922,71 +1963,138 @@ static void depthwise3x3_relu2_s8(const struct depthwise3x3_relu2_s8 *layer, con
     }
 }
 #else
+static void depthwise3x3_relu2_s8_take(const struct depthwise3x3_relu2_s8 *layer, int32_t first,
+                                       int32_t lanes, struct lanes_3x3 *by)
+{
+    memset(by, 0, sizeof *by);
+    for (int32_t lane = 0; lane < lanes; lane++) {
+        const int8_t *weight = layer->weight + first + lane;
+        const int32_t shift = -layer->shift;
+        const int32_t up = shift > 16 ? 24 - shift : 8;
+        by->bias[lane] = layer->bias[first + lane] * (1 << up);
+        for (int32_t tap = 0; tap < 9; tap++) {
+            const int32_t factor = weight[tap * layer->channels] * (1 << up);
+            by->weight[tap][lane] = factor;
+            by->bias[lane] -= layer->zero_x * factor;
+        }
+        by->multiplier[lane] = layer->multiplier;
+        /* floor((sum * multiplier / 2^32 + offset) / 2^(shift + up - 1)) rounds as `requantize`. */
+        by->offset[lane] = (1 << (shift + up - 2)) + layer->zero_y * (1 << (shift + up - 1));
+        by->offset[lane] += shift > 0 ? 1 << (up - 2) : 0;
+        by->shift[lane] = shift + up - 1;
+    }
+#if KERNEL_WIDE
+    twice_3x3(by);
+#endif
+}
+
+/* A row of some channels, which may lie outside of the picture; beside it is padding already. */
+static void depthwise3x3_relu2_s8_row(const struct depthwise3x3_relu2_s8 *layer, const int8_t *x,
+                                      int32_t in_y, int32_t lanes, int8_t *row)
+{
+    const int32_t phases = KERNEL_WIDE ? layer->stride_x : 1;
+
+    if (in_y < 0 || in_y >= layer->in_y) {
+        memset(row, layer->zero_x, (size_t)(layer->row_x * lanes_3x3));
+        return;
+    }
+    x += in_y * layer->in_x * layer->channels;
+    for (int32_t phase = 0; phase < phases; phase++) {
+        const int32_t in_x = (layer->pad_x + phase) % phases;
+        const int32_t place = (in_x + layer->pad_x + phase * layer->row_x) / phases;
+        const int32_t count = (layer->in_x - in_x + phases - 1) / phases;
+        keep_3x3(x + in_x * layer->channels, count, phases * layer->channels, lanes,
+                 row + place * lanes_3x3);
+    }
+}
+
+static void depthwise3x3_relu2_s8_put(const struct depthwise3x3_relu2_s8 *layer,
+                                      int8_t *const rows[3], int32_t lanes,
+                                      const struct lanes_3x3 *by, int8_t *y)
+{
+    const int32_t channels = layer->channels;
+
+#if KERNEL_WIDE
+    const int32_t middle = layer->stride_x == 1 ? lanes_3x3 : layer->row_x / 2 * lanes_3x3;
+    const int32_t right = layer->stride_x == 1 ? 2 * lanes_3x3 : lanes_3x3;
+    for (int32_t out_x = 0; out_x < layer->out_x; out_x += 2) {
+        int32_t sums[2 * lanes_3x3];
+        int8_t out[2 * lanes_3x3];
+        sums_3x3(rows, out_x * lanes_3x3, middle, right, by, sums);
+        for (int32_t lane = 0; lane < 2 * lanes_3x3; lane++) {
+            const int32_t multiplier = by->multiplier[lane], offset = by->offset[lane];
+            const int32_t shift = by->shift[lane];
+            const int32_t sum = sums[lane];
+            sums[lane] = clamp_s8((product_upper(sum, multiplier) + offset) >> shift, -128, 127);
+        }
+        for (int32_t lane = 0; lane < 2 * lanes_3x3; lane++) {
+            out[lane] = (int8_t)sums[lane];
+        }
+        for (int32_t i = 0; i < 2 && out_x + i < layer->out_x; i++) {
+            put_3x3(out + i * lanes_3x3, lanes, y);
+            y += channels;
+        }
+    }
+#else
+    for (int32_t lane = 0; lane < lanes; lane++) {
+        const int32_t multiplier = by->multiplier[lane], shift = by->shift[lane];
+        const int32_t offset = by->offset[lane];
+        int32_t place = lane;
+        int8_t *out = y + lane;
+        for (int32_t left = layer->out_x; left > 0; left -= 3) {
+            int32_t sums[3];
+            if (layer->stride_x == 1) {
+                sums_3x3(rows, place, lanes_3x3, by, lane, sums);
+                place += 3 * lanes_3x3;
+            } else {
+                sums_3x3(rows, place, 2 * lanes_3x3, by, lane, sums);
+                place += 6 * lanes_3x3;
+            }
+            *out = clamp_s8((product_upper(sums[0], multiplier) + offset) >> shift, -128, 127);
+            out += channels;
+            if (left > 1) {
+                *out = clamp_s8((product_upper(sums[1], multiplier) + offset) >> shift, -128, 127);
+                out += channels;
+            }
+            if (left > 2) {
+                *out = clamp_s8((product_upper(sums[2], multiplier) + offset) >> shift, -128, 127);
+                out += channels;
+            }
+        }
+    }
+#endif
+}
 
 static void depthwise3x3_relu2_s8(const struct depthwise3x3_relu2_s8 *layer, const int8_t *x,
                                   int8_t *y, void *scratch)
 {
     const int32_t channels = layer->channels;
-    const int32_t width = layer->in_x * channels;
-    const int32_t *bias = layer->bias;
-    const int32_t multiplier = layer->multiplier, shift = layer->shift;
-    const int32_t zero_y = layer->zero_y, low = layer->low, high = layer->high;
-    int8_t *kept = scratch;
-    int32_t next = 0; /* row to keep */
-    struct window window = {
-        .channels = channels,
-        .ring = layer->kept_rows > 0 ? layer->kept_rows : layer->in_y,
-        .width = width,
-        .row_step = layer->dilation_y,
-        .step = layer->dilation_x * channels,
-        .weights = layer->kernel_x * channels,
-    };
+    const int32_t width = layer->row_x * lanes_3x3;
 
-    for (int32_t row = 0; row < layer->batch * layer->out_y; row++) {
-        const int32_t top = row % layer->out_y * layer->stride_y - layer->pad_y;
-        const struct taps down = taps_within(top, layer->kernel_y, layer->dilation_y, layer->in_y);
-        const int32_t highest = top + down.first * layer->dilation_y;
-        const int8_t *picture = x + row / layer->out_y * layer->in_y * width;
-        const int32_t end = layer->kept_rows > 0 ? top + layer->kept_rows : 0;
-        next = row % layer->out_y > 0 ? next : 0;
-        for (; next < end && next < layer->in_y; next++) {
-            memcpy(kept + next % layer->kept_rows * width, picture + next * width,
-                   (size_t)width * sizeof(*x));
-        }
-        const int8_t *lines = layer->kept_rows > 0 ? kept : picture;
-        window.row = layer->kept_rows > 0 ? highest % layer->kept_rows : highest;
-        window.rows = down.count;
-        for (int32_t out_x = 0; out_x < layer->out_x; out_x++) {
-            const int32_t left = out_x * layer->stride_x - layer->pad_x;
-            const struct taps along =
-                taps_within(left, layer->kernel_x, layer->dilation_x, layer->in_x);
-            window.columns = along.count;
-            const int32_t tap = down.first * layer->kernel_x + along.first;
-            const int8_t *weight = layer->weight + tap * channels;
-            const int8_t *inputs = lines + (left + along.first * layer->dilation_x) * channels;
-            for (int32_t first = 0, lanes; first < channels; first += lanes) {
-                int32_t sums[taps_lanes];
-                if (channels - first >= taps_lanes) {
-                    lanes = taps_lanes;
-                    window_offset_s8(&window, inputs, weight, layer->zero_x, taps_lanes, sums);
-                } else if (taps_lanes > 8 && channels - first >= 8) {
-                    lanes = 8;
-                    window_offset_s8(&window, inputs, weight, layer->zero_x, 8, sums);
-                } else {
-                    lanes = 1;
-                    window_offset_s8(&window, inputs, weight, layer->zero_x, 1, sums);
+    for (int32_t picture = 0; picture < layer->batch; picture++) {
+        for (int32_t first = 0; first < channels; first += lanes_3x3) {
+            const int32_t lanes = channels - first < lanes_3x3 ? channels - first : lanes_3x3;
+            int8_t *const kept = scratch;
+            int8_t *rows[3] = {kept, kept + width, kept + 2 * width};
+            int8_t *out = y + first;
+            int32_t next = -layer->pad_y;
+            struct lanes_3x3 by;
+            depthwise3x3_relu2_s8_take(layer, first, lanes, &by);
+            memset(kept, layer->zero_x, (size_t)(3 * width));
+            for (int32_t out_y = 0; out_y < layer->out_y; out_y++) {
+                for (; next < out_y * layer->stride_y - layer->pad_y + 3; next++) {
+                    int8_t *const oldest = rows[0];
+                    rows[0] = rows[1];
+                    rows[1] = rows[2];
+                    rows[2] = oldest;
+                    depthwise3x3_relu2_s8_row(layer, x + first, next, lanes, oldest);
                 }
-                for (int32_t lane = 0; lane < lanes; lane++) {
-                    const int32_t channel = first + lane;
-                    const int32_t sum = sums[lane] + bias[channel];
-                    const int32_t scaled = requantize(sum, multiplier, shift);
-                    y[channel] = clamp_s8(scaled + zero_y, low, high);
-                }
-                inputs += lanes;
-                weight += lanes;
+                depthwise3x3_relu2_s8_put(layer, rows, lanes, &by, out);
+                out += layer->out_x * channels;
             }
-            y += channels;
         }
+        x += layer->in_y * layer->in_x * channels;
+        y += layer->out_y * layer->out_x * channels;
     }
 }
 #endif
@@ -2251,7 +2359,6 @@ static const struct depthwise3x3_relu2_s8 depthwise2 = {
     .weight = depthwise2_weight_mve,
 #else
     .pad_x = 1,
-    .kept_rows = 0,
     .weight = depthwise2_weight,
     .bias = depthwise2_bias,
     .multiplier = 1360727253,
@@ -2289,6 +2396,8 @@ static const struct depthwise3x3_relu2_s8 depthwise2 = {
     .blocks = 1,
     .band_y = 5,
     .plane_bytes = 448,
+#else
+    .row_x = 8,
 #endif
 };
 
@@ -2385,13 +2494,13 @@ static const struct dequantize_s8 dequantize6 = {
     .zero_point = -56,
 };
 
-/* Memory plan, 768 bytes:
+/* Memory plan, 640 bytes:
  *   input0                0 .. 640
  *   quantize0             0 .. 160  over input0
  *   conv1_scratch       160 .. 340
  *   conv1               448 .. 608
  *   depthwise2_scratch    0 .. 448
- *   depthwise2          608 .. 768
+ *   depthwise2          448 .. 608  in place of conv1
  *   conv3_scratch       240 .. 304
  *   conv3                 0 .. 240
  *   reduce4               0 ..  12  over conv3
@@ -2406,8 +2515,8 @@ void separable_run(void *arena)
 
     quantize_s8(&quantize0, f, a);                           /* x */
     conv_s8(&conv1, a, a + 448, a + 160);                    /* stem */
-    depthwise3x3_relu2_s8(&depthwise2, a + 448, a + 608, a); /* depthwise */
-    conv_s8(&conv3, a + 608, a, a + 240);                    /* pointwise */
+    depthwise3x3_relu2_s8(&depthwise2, a + 448, a + 448, a); /* depthwise */
+    conv_s8(&conv3, a + 448, a, a + 240);                    /* pointwise */
     reduce_sum_columns_s8(&reduce4, a, a);                   /* pool */
     dense_s8(&dense5, a, a + 28, a + 12);                    /* head */
     dequantize_s8(&dequantize6, a + 28, f);                  /* head */
