@@ -235,25 +235,31 @@ def linear_kernel(
     """The kernel of a macro for float (with or without limits), int8 or int16, calling `inner` helpers.
 
     `dsp` and `mve`: the helpers of its bodies for such cores, which call none of `inner`. The symbol names the
-    variant: `plain` and `left` where numbers (as of outputs that are scaled up) rule out the body for DSP, for MVE;
-    `shifts` for `channels` where int8 outputs have no shift in common.
+    variant: `plain` and `left` where numbers (as of outputs that are scaled up) rule out the body for DSP, for MVE,
+    `octets` where that for DSP sums the products only; `shifts` for `channels` where int8 outputs share no shift.
     """
     short = variant["short"]
     words = [word for flag, word in _WORDS.items() if variant[flag] and not (variant["wide"] and flag == "offset")]
     if variant["per_channel"] and variant["rescale"] == "requantize":
         words[words.index("channels")] = "shifts"
     if short == "s8":
-        words += [word for flag, word in (("dsp", "plain"), ("mve", "left")) if variant.get(flag) is False]
+        plain = "octets" if variant.get("octets") else "plain"
+        words += [word for flag, word in (("dsp", plain), ("mve", "left")) if variant.get(flag) is False]
     flags = "".join(f"_{word}" for word in words)
     if variant["float"]:
         outer: tuple[str, ...] = ("clamp_f32",) if variant["clamped"] else ()
     else:
-        called = ("requantize",) if variant["rescale"] in {"requantize_narrow", "requantize_packed"} else ()
-        outer = (*called, variant["rescale"], f"clamp_{short}")
+        outer = (*rescaling(variant), f"clamp_{short}")
     symbol, facts = f"{macro}{flags}_{short}", tuple(variant.items())
     if not dsp and not mve:
         return Kernel(family, macro, symbol, facts, outer + inner)
     return Kernel(family, macro, symbol, facts, (), outer + inner, dsp or outer + inner, mve or None)
+
+
+def rescaling(variant: dict[str, Any]) -> tuple[str, ...]:
+    """The helper that makes outputs of integer sums, behind one that it calls."""
+    called = ("requantize",) if variant["rescale"] in {"requantize_narrow", "requantize_packed"} else ()
+    return (*called, variant["rescale"])
 
 
 def dot_helper(variant: dict[str, Any]) -> str:
