@@ -25,7 +25,7 @@ CORES = {
     "mve": ("cortex-m55", Build("3")),
 }
 SAMPLES = 3
-COUNT = {"conv": 40, "dense": 20, "depthwise": 30}
+COUNT = {"conv": 40, "dense": 20, "depthwise": 30, "taps": 24}
 
 
 @pytest.fixture(scope="module", params=list(Rounding), ids=lambda rounding: rounding.value)
@@ -35,6 +35,7 @@ def many(request):
     some = [layers.random_conv(rng) for _ in range(COUNT["conv"])]
     some += [layers.random_dense(rng) for _ in range(COUNT["dense"])]
     some += [layers.random_depthwise(rng) for _ in range(COUNT["depthwise"])]
+    some += [layers.random_taps(rng) for _ in range(COUNT["taps"])]
     graph, program = layers.program_of(some, request.param)
     feeds = layers.feeds_for(graph, SAMPLES, rng)
     return graph, program, feeds, layers.run_numpy(graph, feeds, request.param)
