@@ -14,12 +14,15 @@ from toolchain.ops import (
     conv,
     convert,
     dense,
+    indexing,
+    joining,
     lstm,
     normalize,
     pool,
     recurrent,
     reduce,
     resize,
+    select,
     shape,
     softmax,
     unary,
@@ -133,7 +136,7 @@ def elementwise() -> list[Row]:
     rows += [Row(binary.Binary(kind), ((2, 3), (2, 3)), boolean=(0, 1)) for kind in ("and", "or", "xor")]
     rows += [Row(binary.Binary("pow"), ((1, 5), (1, 5)), positive=True)]
     rows += [Row(binary.PRelu(), ((1, 3, 4, 6), alpha), constants=(1,)) for alpha in ((6,), (1,), (3, 4, 6))]
-    rows += [Row(binary.Select(), ((1, 4, 3), (1, 4, 3), (1, 4, 3)), boolean=(0,))]
+    rows += [Row(select.Select(), ((1, 4, 3), (1, 4, 3), (1, 4, 3)), boolean=(0,))]
     return rows
 
 
@@ -143,14 +146,14 @@ def movement() -> list[Row]:
         Row(shape.Transpose((0, 3, 1, 2)), ((1, 4, 5, 3),)),
         Row(shape.Transpose((0, 2, 1)), ((1, 1, 7),)),
         Row(shape.Transpose((3, 1, 0, 2)), ((2, 3, 4, 5),)),
-        Row(shape.Concat(3), ((1, 2, 3, 4), (1, 2, 3, 1), (1, 2, 3, 5))),
-        Row(shape.Concat(1), ((1, 2, 3), (1, 1, 3))),
-        Row(shape.Split(2, (1, 3, 2)), ((1, 4, 6, 2),)),
-        Row(shape.Split(1, (5,)), ((1, 5),)),
-        Row(shape.Slice((0, 1, 4), (1, 7, -1), (1, 2, -2)), ((1, 7, 5),)),
-        Row(shape.Slice((0, 2), (1, 6), (1, 1)), ((1, 9),)),
-        Row(shape.Gather(2, (4, 0, 0, 3), (2, 2)), ((1, 3, 5),)),
-        Row(shape.Gather(1, (2,), ()), ((1, 3, 5),)),
+        Row(joining.Concat(3), ((1, 2, 3, 4), (1, 2, 3, 1), (1, 2, 3, 5))),
+        Row(joining.Concat(1), ((1, 2, 3), (1, 1, 3))),
+        Row(joining.Split(2, (1, 3, 2)), ((1, 4, 6, 2),)),
+        Row(joining.Split(1, (5,)), ((1, 5),)),
+        Row(indexing.Slice((0, 1, 4), (1, 7, -1), (1, 2, -2)), ((1, 7, 5),)),
+        Row(indexing.Slice((0, 2), (1, 6), (1, 1)), ((1, 9),)),
+        Row(indexing.Gather(2, (4, 0, 0, 3), (2, 2)), ((1, 3, 5),)),
+        Row(indexing.Gather(1, (2,), ()), ((1, 3, 5),)),
         Row(shape.Tile((1, 2, 3)), ((1, 3, 2),)),
         Row(shape.Expand((1, 4, 3)), ((1, 1, 3),)),
         Row(shape.SpaceToDepth(2), ((1, 4, 6, 3),)),
@@ -159,7 +162,7 @@ def movement() -> list[Row]:
         Row(shape.Copy(), ((1, 3, 3),)),
     ]
     modes = (("constant", 0.0), ("constant", 0.7), ("reflect", 0.0), ("edge", 0.0), ("symmetric", 0.0))
-    rows += [Row(shape.Pad(((0, 0), (1, 2), (2, 0), (0, 0)), mode, value), ((1, 4, 5, 2),)) for mode, value in modes]
+    rows += [Row(indexing.Pad(((0, 0), (1, 2), (2, 0), (0, 0)), mode, value), ((1, 4, 5, 2),)) for mode, value in modes]
     return rows
 
 

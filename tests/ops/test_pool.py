@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -90,6 +92,14 @@ def test_a_clamp_without_effect_costs_nothing():
     op = MaxPool((2, 2), (2, 2), ((0, 0), (0, 0)), (1, 1), (0.0, float("inf")))
     (call,) = op.lower(operands_of(op, [np.zeros((1, 2, 2, 4), np.int8)], [quant, quant]))
     assert call.kernel.symbol == "maxpool_s8"
+
+
+def test_no_padding_is_no_padding_that_counts():
+    plain = AvgPool((2, 2), (2, 2), ((0, 0), (0, 0)))
+    included = replace(plain, include_pad=True)
+    operands = operands_of(included, [np.zeros((1, 4, 4, 8), np.int8)], [QUANT, QUANT])
+    assert included.lower(operands)[0].kernel == plain.lower(operands)[0].kernel
+    assert replace(included, padding=((1, 1), (1, 1))) == replace(plain, padding=((1, 1), (1, 1)))
 
 
 def test_a_larger_batch(rng):

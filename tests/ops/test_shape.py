@@ -8,21 +8,9 @@ import torch
 
 from tests.ops.native import assert_formatted, check, operands_of
 from toolchain.ir.types import QuantParams
-from toolchain.ops.shape import (
-    END,
-    Concat,
-    Copy,
-    DepthToSpace,
-    Expand,
-    Gather,
-    Pad,
-    Reshape,
-    Slice,
-    SpaceToDepth,
-    Split,
-    Tile,
-    Transpose,
-)
+from toolchain.ops.indexing import END, Gather, Pad, Slice
+from toolchain.ops.joining import Concat, Split
+from toolchain.ops.shape import Copy, DepthToSpace, Expand, Reshape, SpaceToDepth, Tile, Transpose
 
 EXAMPLES = [
     (Copy(), (2, 3, 4), lambda x: x),

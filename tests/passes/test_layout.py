@@ -8,8 +8,10 @@ import pytest
 
 from tests.nets import Net, assert_same, kinds
 from toolchain.ops.elementwise import Binary
+from toolchain.ops.indexing import Slice
+from toolchain.ops.joining import Concat, Split
 from toolchain.ops.reduce import Reduce
-from toolchain.ops.shape import Concat, Reshape, Slice, Split, Transpose
+from toolchain.ops.shape import Reshape, Transpose
 from toolchain.ops.softmax import Softmax
 from toolchain.ops.unary import Unary
 from toolchain.passes import optimize

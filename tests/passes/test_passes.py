@@ -11,9 +11,11 @@ import pytest
 from tests.nets import Net, assert_same, kinds
 from toolchain.ops.conv import Conv
 from toolchain.ops.elementwise import Binary, PRelu
+from toolchain.ops.indexing import Pad, Slice
+from toolchain.ops.joining import Concat
 from toolchain.ops.pool import AvgPool, MaxPool
 from toolchain.ops.reduce import Reduce
-from toolchain.ops.shape import Concat, Pad, Reshape, Slice, Tile, Transpose
+from toolchain.ops.shape import Reshape, Tile, Transpose
 from toolchain.ops.unary import Unary
 from toolchain.passes import optimize
 

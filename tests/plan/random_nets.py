@@ -17,10 +17,12 @@ from toolchain.lower import lower
 from toolchain.ops.binary import Binary
 from toolchain.ops.conv import Conv, ConvTranspose
 from toolchain.ops.dense import Dense
+from toolchain.ops.indexing import Pad, Slice
+from toolchain.ops.joining import Concat
 from toolchain.ops.pool import AvgPool, MaxPool
 from toolchain.ops.reduce import Reduce
 from toolchain.ops.resize import Resize
-from toolchain.ops.shape import Concat, Pad, Slice, Transpose
+from toolchain.ops.shape import Transpose
 from toolchain.ops.softmax import Softmax
 from toolchain.ops.unary import Unary
 from toolchain.plan import plan

@@ -10,8 +10,9 @@ from toolchain.ir.types import TensorType
 from toolchain.lower import lower
 from toolchain.ops.binary import Binary
 from toolchain.ops.conv import Conv
+from toolchain.ops.joining import Split
 from toolchain.ops.pool import MaxPool
-from toolchain.ops.shape import Reshape, Split
+from toolchain.ops.shape import Reshape
 from toolchain.ops.unary import Unary
 from toolchain.plan import arrange, plan
 from toolchain.plan.bound import lower_bound

@@ -10,9 +10,9 @@ import numpy as np
 from tests.nets import Net
 from toolchain.ir.graph import Tensor
 from toolchain.ops.elementwise import Binary
+from toolchain.ops.joining import Concat
 from toolchain.ops.pool import MaxPool
 from toolchain.ops.reduce import Reduce
-from toolchain.ops.shape import Concat
 from toolchain.ops.unary import Unary
 from toolchain.passes import optimize
 

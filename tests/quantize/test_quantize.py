@@ -13,8 +13,9 @@ from toolchain.config import CalibrationMethod, Options
 from toolchain.errors import InputError
 from toolchain.ir.types import Array, DType
 from toolchain.ops.elementwise import Binary
+from toolchain.ops.joining import Concat
 from toolchain.ops.reduce import Reduce
-from toolchain.ops.shape import Concat, Reshape, Transpose
+from toolchain.ops.shape import Reshape, Transpose
 from toolchain.ops.softmax import Softmax
 from toolchain.ops.unary import Unary
 from toolchain.passes import optimize

@@ -6,8 +6,9 @@ import pytest
 from toolchain.errors import InputError
 from toolchain.ir.graph import Graph, Node, Port, Tensor
 from toolchain.ir.types import DType, QuantParams, TensorType
+from toolchain.ops.joining import Concat
 from toolchain.ops.pool import MaxPool
-from toolchain.ops.shape import Concat, Reshape
+from toolchain.ops.shape import Reshape
 from toolchain.report.archive import load_graph, save_graph
 
 

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -16,6 +21,7 @@ from toolchain.targets.image import Build, build_image
 from toolchain.verify import check
 from toolchain.verify.harness import pack
 
+CLANG = ("clang", "--target=arm-none-eabi", "-munaligned-access", "-isystem")
 CORES = {
     "dsp": ("cortex-m4", Build("2")),
     "dsp, small": ("cortex-m4", Build("s")),
@@ -23,8 +29,29 @@ CORES = {
     "portable by choice": ("cortex-m4", Build("1", defines=("M_PORTABLE",))),
     "portable": ("cortex-m3", Build("2")),
     "mve": ("cortex-m55", Build("3")),
+    "dsp by clang": ("cortex-m4", Build("2", compiler=CLANG)),
+    "mve by clang": ("cortex-m55", Build("2", compiler=CLANG)),
 }
 SAMPLES = 3
+
+
+@pytest.fixture(params=CORES)
+def core(request, needs):
+    """(core, how to build for it), where the tools are there; clang takes the headers of gcc's library."""
+    target, build = CORES[request.param]
+    needs(target)
+    if not build.compiler:
+        return target, build
+    if shutil.which(build.compiler[0]) is None:
+        pytest.skip("clang not found: sudo apt-get install clang")
+    gcc = subprocess.run(
+        ["arm-none-eabi-gcc", "-xc", "-E", "-v", "/dev/null"], capture_output=True, text=True, check=True
+    )
+    folders = [line.strip() for line in gcc.stderr.splitlines() if line.startswith(" /")]
+    (library,) = (folder for folder in folders if (Path(folder) / "string.h").exists())
+    return target, replace(build, compiler=(*build.compiler, library))
+
+
 COUNT = {"conv": 40, "dense": 20, "depthwise": 30, "taps": 24}
 
 
@@ -41,12 +68,9 @@ def many(request):
     return graph, program, feeds, layers.run_numpy(graph, feeds, request.param)
 
 
-@pytest.mark.parametrize("core", CORES)
-def test_random_layers(many, core, needs, tmp_path):
+def test_random_layers(many, core, tmp_path):
     graph, program, feeds, expected = many
-    target, build = CORES[core]
-    needs(target)
-    found = layers.run_core(graph, program, feeds, target, build, tmp_path)
+    found = layers.run_core(graph, program, feeds, *core, tmp_path)
     wrong = [
         graph.nodes[i].op for i in range(len(graph.nodes)) if not np.array_equal(found[f"y{i}"], expected[f"y{i}"])
     ]
@@ -61,19 +85,16 @@ def test_most_of_them_have_a_body_for_dsp(many):
     assert 0.6 * able < len(own) < len(program.steps)
 
 
-@pytest.mark.parametrize("core", CORES)
-def test_the_self_test_knows_each_bodys_weights(core, needs, tmp_path):
+def test_the_self_test_knows_each_bodys_weights(core, tmp_path):
     rng = np.random.default_rng(5)
     graph, program = layers.program_of([layers.random_dense(rng), layers.random_conv(rng)], Rounding.TFLM)
     feeds = layers.feeds_for(graph, 1, rng)
     expected = layers.run_numpy(graph, feeds, Rounding.TFLM)
     vectors = Vectors(tuple(feeds[n] for n in graph.inputs), tuple(expected[n] for n in graph.outputs))
     files = emit.emit(program, vectors)
-    target, build = CORES[core]
-    needs(target)
-    assert status(files, graph, feeds, target, build, tmp_path / "good") == 0
+    assert status(files, graph, feeds, *core, tmp_path / "good") == 0
     files["m_weights.h"] = files["m_weights.h"].replace("_WEIGHTS_CRC32 0x", "_WEIGHTS_CRC32 1 + 0x")
-    assert status(files, graph, feeds, target, build, tmp_path / "bad") == 3
+    assert status(files, graph, feeds, *core, tmp_path / "bad") == 3
 
 
 def status(files, graph, feeds, target, build, folder):

@@ -1,4 +1,4 @@
-"""Functions of two inputs under numpy's broadcasting, PRelu and Select."""
+"""Functions of two inputs under numpy's broadcasting, and PRelu."""
 
 from __future__ import annotations
 
@@ -9,10 +9,9 @@ import numpy as np
 
 from toolchain import fixedpoint
 from toolchain.ir.types import Array, DType, TensorType
-from toolchain.ops.base import Bodies, Call, Field, Kernel, Op, Operands, QuantRule, bodies, only_quant, operator
-from toolchain.ops.broadcast import Walk, walk
+from toolchain.ops.base import Bodies, Call, Field, Op, Operands, QuantRule, bodies, only_quant, operator
 from toolchain.ops.integer import leading_zeros, reciprocal
-from toolchain.ops.overlap import elementwise
+from toolchain.ops.pairwise import Rescaling, broadcast_shape, pairwise, same_quant
 from toolchain.ops.weighted import weighted_sum
 
 if TYPE_CHECKING:
@@ -74,37 +73,6 @@ SHORT = {"squared_difference": "sqdiff"}
 _INTEGER_MOD = "(left % right + right) % right"
 
 
-@dataclass(frozen=True, slots=True)
-class Rescaling:
-    """The integers of a quantized function: offsets in, one (multiplier, shift) per operand and for the result."""
-
-    a_offset: int
-    b_offset: int
-    y_offset: int
-    low: int
-    high: int
-    a: tuple[int, int] = (0, 0)
-    b: tuple[int, int] = (0, 0)
-    y: tuple[int, int] = (0, 0)
-
-    def record(self) -> dict[str, Field]:
-        """The fields of the C record."""
-        fields: dict[str, Field] = {
-            name: getattr(self, name) for name in ("a_offset", "b_offset", "y_offset", "low", "high")
-        }
-        for name in ("a", "b", "y"):
-            fields[f"{name}_multiplier"], fields[f"{name}_shift"] = getattr(self, name)
-        return fields
-
-
-def _output(shapes: tuple[tuple[int, ...], ...]) -> tuple[int, ...]:
-    return tuple(int(size) for size in np.broadcast_shapes(*shapes))
-
-
-def _same_quant(*tensors: Tensor) -> bool:
-    return len({(t.type.quant.scale, t.type.quant.zero_point) if t.type.quant else None for t in tensors}) == 1
-
-
 @operator("binary")
 @dataclass(frozen=True, slots=True)
 class Binary(Op):
@@ -131,7 +99,7 @@ class Binary(Op):
             raise ValueError(f"{self.kind} is not a function of two inputs")
         if a.dtype is not b.dtype:
             raise ValueError(f"{self.kind} of {a.dtype.value} and {b.dtype.value}, expected one type")
-        return (TensorType(_output((a.shape, b.shape)), DType.BOOL if KINDS[self.kind].boolean else a.dtype),)
+        return (TensorType(broadcast_shape((a.shape, b.shape)), DType.BOOL if KINDS[self.kind].boolean else a.dtype),)
 
     def reference(self, *inputs: Array) -> tuple[Array, ...]:
         """The function in the inputs' own type."""
@@ -186,7 +154,7 @@ class Binary(Op):
         """One kernel per kind, type and loop layout."""
         a, b = (tensor.type for tensor in operands.inputs)
         swap = self.kind in COMMUTATIVE and a.elements < b.elements
-        record = _rescaled_record(self.rescaling(operands), swap) if a.quant else self._limits()
+        record = self.rescaling(operands).record(swap=swap) if a.quant else self._limits()
         variant = (
             ("expression", self._expression(a.dtype)),
             ("clamped", self.clamp is not None and a.quant is None),
@@ -201,7 +169,7 @@ class Binary(Op):
         if self.coarse and a.quant:
             name += "_coarse"
         helpers = self._helpers(a)
-        return (_pairwise(name, operands, variant, helpers, record, swap),)
+        return (pairwise(name, operands, variant, helpers, record, swap),)
 
     def _weighted(
         self, name: str, operands: Operands, variant: tuple[tuple[str, Any], ...], record: dict[str, Field]
@@ -213,10 +181,10 @@ class Binary(Op):
         found = weighted_sum(table, a / y, b / y if self.kind == "add" else -b / y)
         if found is None:
             helpers = self._helpers(operands.inputs[0].type)
-            return _pairwise(f"{name}_stepwise", operands, variant, helpers, record)
+            return pairwise(f"{name}_stepwise", operands, variant, helpers, record)
         fields = {key: bodies(value, None) for key, value in record.items() if not isinstance(value, Bodies)}
         fields |= {key: bodies(None, value) for key, value in asdict(found).items()}
-        call = _pairwise(name, operands, (*variant, ("weighted", True)), (), dict(fields))
+        call = pairwise(name, operands, (*variant, ("weighted", True)), (), dict(fields))
         kernel = replace(call.kernel, portable_helpers=("clamp_s8", "requantize"))
         dsp, mve = ("clamp_s8", "four_bytes", "weighted_sums"), ("weighted_sums_mve",)
         return replace(call, kernel=replace(kernel, dsp_helpers=dsp, mve_helpers=mve))
@@ -252,7 +220,7 @@ class Binary(Op):
             return f"no integer form of {self.kind}"
         if self.kind in ("and", "or", "xor"):
             return "it is a function of booleans"
-        if KINDS[self.kind].boolean and not self.coarse and not (inputs[0].type.quant and _same_quant(*inputs)):
+        if KINDS[self.kind].boolean and not self.coarse and not (inputs[0].type.quant and same_quant(*inputs)):
             return "integers compare as the reals do only at equal scales"
         return None
 
@@ -291,45 +259,6 @@ def _integer_quotient(spec: Rescaling, a: Array, b: Array, rounding: Rounding) -
     return np.where(b == 0, np.sign(a) << 16, rescaled)
 
 
-def _rescaled_record(spec: Rescaling, swap: bool) -> dict[str, Field]:
-    record = spec.record()
-    if not swap:
-        return record
-    sides = {"a": "b", "b": "a"}
-    return {name: record[sides.get(name[0], name[0]) + name[1:]] for name in record}
-
-
-def _pairwise(
-    name: str,
-    operands: Operands,
-    variant: tuple[tuple[str, Any], ...],
-    helpers: tuple[str, ...],
-    record: dict[str, Field],
-    swap: bool = False,
-) -> Call:
-    """The call over two operands, in the loop layout their shapes allow."""
-    reads = (1, 0) if swap else (0, 1)
-    x, y = operands.inputs[0].type, operands.outputs[0].type
-    steps = walk([operands.inputs[i].type.shape for i in reads], y.shape)
-    layout = steps.layout
-    if layout == "broadcast":
-        helpers = (*helpers, "strided_offset")
-    full = (("weighted", False), ("type", x.dtype.c), ("y_type", y.dtype.c), ("layout", layout), *variant)
-    suffix = {"same": "", "broadcast": "_nd"}.get(layout, f"_{layout}")
-    kernel = Kernel("binary", "binary", f"{name}{suffix}_{x.dtype.short}", full, helpers)
-    in_order = {"same": 2, "broadcast": 0}.get(layout, 1)
-    overlaps = (elementwise(x.dtype, y.dtype, y.elements),) * in_order
-    return Call(kernel, {**_loop(steps), **record}, reads=reads, overlaps=overlaps)
-
-
-def _loop(steps: Walk) -> dict[str, Field]:
-    if steps.layout == "broadcast":
-        return steps.record()
-    if steps.layout == "row":
-        return {"rows": steps.dims[0], "columns": steps.dims[1]}
-    return {"elements": steps.dims[0]}
-
-
 @operator("binary")
 @dataclass(frozen=True, slots=True)
 class PRelu(Op):
@@ -338,7 +267,7 @@ class PRelu(Op):
     def infer(self, *inputs: TensorType) -> tuple[TensorType, ...]:
         """The shape of x, to which alpha broadcasts."""
         x, alpha = inputs
-        if _output((x.shape, alpha.shape)) != x.shape:
+        if broadcast_shape((x.shape, alpha.shape)) != x.shape:
             raise ValueError(f"slopes of shape {alpha.shape} do not broadcast to {x.shape}")
         return (TensorType(x.shape, x.dtype),)
 
@@ -376,55 +305,4 @@ class PRelu(Op):
         )
         helpers = (f"clamp_{operands.inputs[0].type.dtype.short}", "requantize") if quantized else ()
         record = self.rescaling(operands).record() if quantized else {}
-        return (_pairwise("prelu", operands, variant, helpers, record),)
-
-
-@operator("binary")
-@dataclass(frozen=True, slots=True)
-class Select(Op):
-    """Elements of a where the condition holds, else b."""
-
-    quant_rule = QuantRule.SHARED
-
-    def infer(self, *inputs: TensorType) -> tuple[TensorType, ...]:
-        """The broadcast shape, the type of a."""
-        condition, a, b = inputs
-        if a.dtype is not b.dtype:
-            raise ValueError(f"select of {a.dtype.value} and {b.dtype.value}, expected one type")
-        return (TensorType(_output((condition.shape, a.shape, b.shape)), a.dtype),)
-
-    def reference(self, *inputs: Array) -> tuple[Array, ...]:
-        """In any type."""
-        condition, a, b = (np.asarray(x) for x in inputs)
-        return (np.where(condition.astype(bool), a, b).astype(a.dtype),)
-
-    def reference_int(self, operands: Operands, *inputs: Array) -> tuple[Array, ...]:
-        """Integers of one scale are moved as they are."""
-        self._check(operands)
-        return self.reference(*inputs)
-
-    def _check(self, operands: Operands) -> None:
-        if not _same_quant(*operands.inputs[1:], operands.outputs[0]):
-            raise ValueError(f"{operands.outputs[0].name}: select needs one scale for both sides and the output")
-
-    def lower(self, operands: Operands) -> tuple[Call, ...]:
-        """One loop when all shapes are equal, else the general one."""
-        self._check(operands)
-        y = operands.outputs[0].type
-        steps = walk([tensor.type.shape for tensor in operands.inputs], y.shape)
-        same = all(strides == (1,) for strides in steps.strides)
-        record: dict[str, Field] = {"elements": y.elements} if same else steps.record(("condition", "a", "b"))
-        variant = (("type", y.dtype.c), ("same", same))
-        symbol = f"select_{'' if same else 'broadcast_'}{y.dtype.short}"
-        helpers = () if same else ("strided_offset",)
-        overlaps = [elementwise(tensor.type.dtype, y.dtype, y.elements) for tensor in operands.inputs] if same else []
-        kernel = Kernel("binary", "select", symbol, variant, helpers)
-        return (Call(kernel, record, reads=(0, 1, 2), overlaps=tuple(overlaps)),)
-
-    def has_integer_form(
-        self, inputs: tuple[Tensor, ...], outputs: tuple[Tensor, ...], dtype: DType = DType.INT8
-    ) -> str | None:
-        """Both sides and the output need one scale, where scales are known."""
-        del dtype
-        known = [tensor for tensor in (*inputs[1:], *outputs) if tensor.type.quant is not None]
-        return None if not known or _same_quant(*known) else "both sides and the output need one scale"
+        return (pairwise("prelu", operands, variant, helpers, record),)

@@ -1,7 +1,8 @@
 """Convolutions of each channel for itself, one output per input channel.
 
-Cores with DSP instructions take 3x3 kernels four channels at a time: bands of rows go as pairs of int16 into planes
-in scratch, the zero point subtracted and zeros around, then two taps are one multiplication.
+Of 3x3 kernels some channels are taken at a time. Cores with DSP instructions put bands of rows as pairs of int16 into
+planes in scratch, the zero point subtracted and zeros around, then two taps are one multiplication. Plain C keeps the
+three rows under a row of outputs, with their padding: then no tap is left out, and the zero point is in the bias.
 """
 
 from __future__ import annotations
@@ -28,6 +29,10 @@ NARROW = 8
 NARROWEST_OUTPUT = 5
 BAND_BYTES = 1152
 """Scratch for the planes of a band, unless the rows of one window take more, or the network leaves room."""
+LANES = 8
+"""Channels that plain C takes at a time at most."""
+BLOCKS = (2, 3)
+"""Outputs of a row that plain C takes at a time, with a vector unit and without."""
 SCALE_BITS = 8
 """Weights are multiplied by two to this power, or less, so that shifted sums keep their fraction."""
 CONSTANT_BITS = 23
@@ -47,20 +52,28 @@ def depthwise_call(
     x, y = (tensor.type for tensor in (operands.inputs[0], operands.outputs[0]))
     weight = np.moveaxis(constant(operands.inputs[1])[..., 0], 0, -1)
     narrow = spec is not None and spec.dtype is DType.INT8
-    spec = _settled(spec) if spec is not None and narrow else spec
+    spec = settled(spec) if spec is not None and narrow else spec
     variant, fields = linear_call_parts(operands, clamp, weight, spec, padded=padded)
-    rows, overlap = _kept_rows(x, y, axes)
-    scratch = rows * _row_bytes(x)
-    record: dict[str, Field] = {**geometry, "kept_rows": rows, **fields}
     if spec is None or not narrow or not _fits_planes(spec, axes):
+        rows, overlap = _kept_rows(x, y, axes)
         kernel = linear_kernel("depthwise", "depthwise", variant | {"planes": False}, *_windows(variant))
-        return Call(kernel, record, scratch=scratch, overlaps=(overlap,))
-    planes = _planes(axes, max(BAND_BYTES, operands.room))
-    record |= spec.record(weight, offset=True) | {name: bodies(None, value) for name, value in planes.items()}
-    overlap_planes = in_bands(x, y, planes["band_y"], *axes[0])
+        record: dict[str, Field] = {**geometry, "kept_rows": rows, **fields}
+        return Call(kernel, record, scratch=rows * _row_bytes(x), overlaps=(overlap,))
+    planes, columns = _planes(axes, max(BAND_BYTES, operands.room)), _row_columns(axes)
+    record = {**geometry, **spec.record(weight, offset=True), "row_x": bodies(columns, None)}
+    record |= {name: bodies(None, value) for name, value in planes.items()}
+    overlaps = (common(*(in_bands(x, y, band, *axes[0]) for band in (1, planes["band_y"]))),)
     kernel = _planes_kernel(linear_kernel("depthwise", "depthwise", variant), spec)
-    scratch = max(scratch, planes["plane_bytes"])
-    return Call(kernel, record, scratch=scratch, overlaps=(common(overlap, overlap_planes),))
+    scratch = max(3 * LANES * columns, planes["plane_bytes"])
+    return Call(kernel, record, scratch=scratch, overlaps=overlaps)
+
+
+def _row_columns(axes: Sequence[Sequence[int]]) -> int:
+    """Columns that plain C keeps of an input row, its padding and what a last block of outputs reaches included."""
+    _, (in_x, out_x, kernel, stride, _, pad) = axes
+    outputs = max(-(-out_x // at_once) * at_once for at_once in BLOCKS)
+    columns = max((outputs - 1) * stride + kernel, pad + in_x)
+    return columns + columns % stride
 
 
 def _windows(variant: dict[str, Any]) -> tuple[str, str]:
@@ -92,7 +105,7 @@ def _largest_sums(spec: LinearSpec) -> Any:
     return weights * WIDEST[DType.INT8] + np.abs(spec.bias.astype(np.int64))
 
 
-def _settled(spec: LinearSpec) -> LinearSpec:
+def settled(spec: LinearSpec) -> LinearSpec:
     """`spec` with bias, multiplier and shift 0 where every sum of a channel is scaled to less than a quarter."""
     real = spec.multiplier * 2.0 ** (spec.shift - 31.0)
     silent = _largest_sums(spec) * real < 0.25
@@ -164,6 +177,6 @@ def _planes_kernel(kernel: Kernel, spec: LinearSpec) -> Kernel:
         symbol="_".join(words),
         variant=tuple(facts.items()),
         helpers=("clamp_s8",),
-        portable_helpers=("requantize", "taps_within", "window_offset_s8"),
+        portable_helpers=("product_upper" if rectified else "requantize", "sums_3x3"),
         dsp_helpers=dsp if rectified else ("requantize", *dsp),
     )

@@ -36,7 +36,7 @@ QUAD = 4
 """Inputs whose weights lie together."""
 PAIR = 2
 """Outputs in one lane."""
-CONV_HELPERS = ("clamp_s8", "pairs_s8", "pixels_s8")
+CONV_HELPERS = ("clamp_s8", "four_bytes", "pairs_s8", "pixels_s8")
 DENSE_HELPERS = ("clamp_s8", "pairs_s8", "octet_s8")
 
 
@@ -121,11 +121,12 @@ def _order(count: int, outputs: int) -> Any:
 
 
 def _by_rows(weight: Array) -> Array:
-    """Weights (outputs, inputs): of each row of a kernel what fills fours, then what that leaves over."""
+    """Weights (outputs, inputs): of each row of a kernel what fills fours, then the columns which that leaves over."""
     count = len(weight)
     rows = weight.reshape(count, -1, weight.shape[-2] * weight.shape[-1] if weight.ndim > 2 else weight.shape[-1])
     fours = rows.shape[-1] // QUAD * QUAD
-    return np.concatenate([rows[..., :fours].reshape(count, -1), rows[..., fours:].reshape(count, -1)], axis=1)
+    columns = rows[..., fours:].transpose(0, 2, 1)
+    return np.concatenate([rows[..., :fours].reshape(count, -1), columns.reshape(count, -1)], axis=1)
 
 
 def packed(rows: Array, bias: Array, outputs: int = PAIR) -> Array:

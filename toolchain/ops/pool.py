@@ -179,8 +179,9 @@ class MaxPool(Op):
 class AvgPool(Op):
     """The average over each window. The divisor counts the input and `counted`, the padding that counts as zeros.
 
-    `counted` is () or has (begin, end) per spatial axis, no more than `padding`; `include_pad` without it
-    counts all of `padding`. `halves_up`: int8 that was uint8 in the model, whose halves go up and not away from zero.
+    `counted` is () where none does, or has (begin, end) per spatial axis, no more than `padding`; `include_pad`
+    without it counts all of `padding`. `halves_up`: int8 that was uint8 in the model, whose halves go up and not
+    away from zero.
     """
 
     window: tuple[int, ...]
@@ -194,8 +195,9 @@ class AvgPool(Op):
     quant_rule = QuantRule.SAME_AS_INPUT
 
     def __post_init__(self) -> None:
-        if self.include_pad and not self.counted:
-            object.__setattr__(self, "counted", self.padding)
+        counted = self.counted or (self.padding if self.include_pad else ())
+        object.__setattr__(self, "counted", counted if np.any(counted) else ())
+        object.__setattr__(self, "include_pad", bool(self.counted))
         if self.halves_up and self.counted:
             raise ValueError("halves go up only where no padding counts")
 

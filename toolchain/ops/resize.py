@@ -13,7 +13,7 @@ import numpy as np
 from toolchain.ir.types import Array, DType, TensorType
 from toolchain.ops.base import Call, Constant, Field, Kernel, Op, Operands, QuantRule, operator
 from toolchain.ops.overlap import by_lanes, first_pixels
-from toolchain.ops.shape import copy_indexed
+from toolchain.ops.strided import copy_indexed
 
 FRACTION_BITS = 10
 """Bits of the integer weights (TensorFlow Lite's ResizeBilinearInteger)."""

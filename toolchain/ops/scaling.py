@@ -9,10 +9,13 @@ from typing import TYPE_CHECKING
 from toolchain.ops.binary import Binary, PRelu
 from toolchain.ops.conv import Conv, ConvTranspose
 from toolchain.ops.dense import Dense
+from toolchain.ops.indexing import Pad
+from toolchain.ops.joining import Concat, Split
 from toolchain.ops.pool import AvgPool, MaxPool
 from toolchain.ops.reduce import Reduce
 from toolchain.ops.resize import Resize
-from toolchain.ops.shape import Concat, Pad, Reshape, Split, ViewOp
+from toolchain.ops.shape import Reshape
+from toolchain.ops.strided import ViewOp
 from toolchain.ops.unary import Unary
 
 if TYPE_CHECKING:

@@ -7,10 +7,12 @@ import numpy as np
 from toolchain.ir.graph import Graph, Node
 from toolchain.ops.convert import Cast
 from toolchain.ops.elementwise import Binary
+from toolchain.ops.indexing import Gather, Pad, Slice
+from toolchain.ops.joining import Concat, Split
 from toolchain.ops.pool import AvgPool, MaxPool
 from toolchain.ops.reduce import Reduce
 from toolchain.ops.resize import Resize
-from toolchain.ops.shape import Concat, Expand, Gather, Pad, Reshape, Slice, Split, Tile, Transpose
+from toolchain.ops.shape import Expand, Reshape, Tile, Transpose
 from toolchain.ops.unary import Unary
 from toolchain.passes.draft import Draft, rewrite
 

@@ -14,10 +14,10 @@ from toolchain.ir.types import DType, QuantParams, TensorType
 from toolchain.ops.base import QuantRule
 from toolchain.ops.conv import Conv
 from toolchain.ops.convert import Dequantize, Quantize
+from toolchain.ops.joining import Concat
 from toolchain.ops.linear import WIDEST
 from toolchain.ops.pool import AvgPool
 from toolchain.ops.resize import Resize
-from toolchain.ops.shape import Concat
 from toolchain.ops.softmax import LogSoftmax, Softmax
 
 if TYPE_CHECKING:

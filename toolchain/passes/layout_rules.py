@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 from toolchain.ops.convert import Cast, Dequantize, Quantize
 from toolchain.ops.elementwise import Binary, PRelu, Select
+from toolchain.ops.indexing import Gather, Pad, Slice
+from toolchain.ops.joining import Concat, Split
 from toolchain.ops.reduce import ArgReduce, Reduce
-from toolchain.ops.shape import Concat, Expand, Gather, Pad, Reshape, Slice, Split, Tile, Transpose
+from toolchain.ops.shape import Expand, Reshape, Tile, Transpose
 from toolchain.ops.softmax import LogSoftmax, Softmax
 from toolchain.ops.unary import Unary
 from toolchain.passes.permutation import Permutation, compose, identity, inverse, moved_axes, permuted, same_order

@@ -8,8 +8,8 @@ import numpy as np
 
 from toolchain.ir.graph import Graph, Node
 from toolchain.ops.conv import Conv
+from toolchain.ops.indexing import Pad
 from toolchain.ops.pool import AvgPool, MaxPool
-from toolchain.ops.shape import Pad
 from toolchain.passes.draft import Draft, rewrite
 
 Padding = tuple[tuple[int, int], ...]

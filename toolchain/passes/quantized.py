@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING
 from toolchain.ir.graph import Node
 from toolchain.ir.types import DType, TensorType
 from toolchain.ops.convert import Dequantize, Quantize
+from toolchain.ops.indexing import Pad
+from toolchain.ops.joining import Concat
 from toolchain.ops.pool import MaxPool
-from toolchain.ops.shape import Concat, Pad
 from toolchain.ops.unary import Unary
 from toolchain.passes.draft import Draft, rewrite
 from toolchain.passes.integer_form import StaysFloatError, computable, integers, moves, plan

@@ -35,12 +35,16 @@ class Image:
 
 @dataclass(frozen=True, slots=True)
 class Build:
-    """How to build: optimisation level, what the harness writes ("run" or "dump"), clock readings it keeps, macros."""
+    """How to build: optimisation level, what the harness writes ("run" or "dump"), clock readings it keeps, macros.
+
+    `compiler` compiles the model's C in place of the target's own, which links.
+    """
 
     level: str = "2"
     mode: str = "run"
     marks: int = 2
     defines: tuple[str, ...] = ()
+    compiler: tuple[str, ...] = ()
 
 
 def build_image(source: Path, headers: Path, interface: Interface, target: Target, folder: Path, build: Build) -> Image:
@@ -49,10 +53,11 @@ def build_image(source: Path, headers: Path, interface: Interface, target: Targe
     flags = (*target.flags, f"-O{build.level}", *COMMON_FLAGS)
     image = Image(target, interface, folder, compiler, flags)
     (folder / "harness.c").write_text(harness_source(interface, target, build))
-    extra: tuple[str, ...] = ("-fcallgraph-info=su",) if _reports_stack(compiler) else ()
+    own = build.compiler or compiler
+    extra: tuple[str, ...] = ("-fcallgraph-info=su",) if _reports_stack(own) else ()
     includes = ("-I", str(headers.resolve()))
     extra = (*extra, *(f"-D{macro}" for macro in build.defines))
-    compile_c(compiler, ["-std=c99", *flags, *extra, *includes, "-c", str(source.resolve()), "-o", "model.o"], folder)
+    compile_c(own, ["-std=c99", *flags, *extra, *includes, "-c", str(source.resolve()), "-o", "model.o"], folder)
     harness = ["-std=gnu11", *flags, *WARNINGS, *includes, "-c", "harness.c", "-o", "harness.o"]
     compile_c(compiler, harness, folder)
     _link(image)

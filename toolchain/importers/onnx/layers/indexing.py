@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from toolchain.importers.onnx.layer import Layer, NoCFormError, handles, normal_axis, pairs
-from toolchain.ops.shape import Gather, Pad, Slice
+from toolchain.ops.indexing import Gather, Pad, Slice
 
 
 def sliced(layer: Layer, x: str, start: list[int], stop: list[int], step: list[int]) -> str:

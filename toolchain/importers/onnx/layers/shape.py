@@ -7,7 +7,8 @@ import math
 import numpy as np
 
 from toolchain.importers.onnx.layer import Layer, NoCFormError, handles, normal_axis
-from toolchain.ops.shape import Concat, DepthToSpace, Expand, SpaceToDepth, Split, Tile
+from toolchain.ops.joining import Concat, Split
+from toolchain.ops.shape import DepthToSpace, Expand, SpaceToDepth, Tile
 
 
 @handles("Shape")

@@ -9,7 +9,7 @@ from toolchain.importers.tflite.layer import Layer, handles
 from toolchain.importers.tflite.layers.shape import pairs_of, reshaped
 from toolchain.importers.tflite.tracing import Pairs, Spread, SpreadConv
 from toolchain.ops.conv import Conv
-from toolchain.ops.shape import END, Pad, Slice
+from toolchain.ops.indexing import END, Pad, Slice
 
 
 def _block(layer: Layer) -> tuple[int, ...]:

@@ -8,7 +8,7 @@ import numpy as np
 
 from toolchain.importers.tflite.layer import Layer, NoCFormError, handles
 from toolchain.importers.tflite.layers.shape import reshaped
-from toolchain.ops.shape import END, Gather, Slice
+from toolchain.ops.indexing import END, Gather, Slice
 
 
 @dataclass(slots=True)

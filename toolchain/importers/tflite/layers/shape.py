@@ -8,7 +8,9 @@ import numpy as np
 
 from toolchain.importers.tflite.layer import Layer, NoCFormError, handles
 from toolchain.ir.types import DType
-from toolchain.ops.shape import Concat, DepthToSpace, Expand, Pad, Reshape, SpaceToDepth, Split, Tile, Transpose
+from toolchain.ops.indexing import Pad
+from toolchain.ops.joining import Concat, Split
+from toolchain.ops.shape import DepthToSpace, Expand, Reshape, SpaceToDepth, Tile, Transpose
 
 LARGEST_CONSTANT = 1 << 24
 """Elements of constants that are computed at import."""
