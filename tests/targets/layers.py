@@ -86,7 +86,7 @@ def random_taps(rng: np.random.Generator) -> Layer:
 
 def random_dense(rng: np.random.Generator) -> Layer:
     """A fully connected layer of one row, or of a few."""
-    inputs, outputs = int(rng.choice([1, 3, 7, 8, 15, 16, 33, 64, 100])), int(rng.choice([1, 3, 4, 5, 6, 8, 13]))
+    inputs, outputs = int(rng.choice([1, 3, 7, 8, 15, 16, 33, 64, 100, 1301])), int(rng.choice([1, 3, 4, 5, 6, 8, 13]))
     rows = int(rng.choice([1, 1, 1, 2, 4]))
     return _layer(Dense(_clamp(rng)), (rows, inputs), (outputs, inputs), rng)
 

@@ -93,6 +93,18 @@ def _record(op: Conv | ConvTranspose, operands: Operands) -> dict[str, Field]:
     return fields | {"group_inputs": weight[-1], "group_outputs": weight[0] // op.groups}
 
 
+def _upright(record: dict[str, Field]) -> dict[str, Field]:
+    """A convolution dilated along x over pictures of height 1 as one along y over pictures of width 1: the same bytes.
+
+    Kernels that copy rows of windows take dilation along y.
+    """
+    flat = record["in_y"] == record["kernel_y"] == record["out_y"] == 1
+    if not flat or record["dilation_x"] == 1:
+        return record
+    turned = {name: f"{name[:-1]}{'x' if name.endswith('y') else 'y'}" for name in record if name[-2:] in {"_y", "_x"}}
+    return {name: record[turned.get(name, name)] for name in record}
+
+
 def _axes(record: Mapping[str, Any]) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """(inputs, outputs, kernel, stride, dilation, padding) along y and along x."""
     names = ("in", "out", "kernel", "stride", "dilation", "pad")
@@ -228,7 +240,7 @@ class Conv(Op):
         if self._pointwise(shape[1:-1]) and not wide:
             return (dense_call(operands, self.clamp, spec),)
         channels = operands.inputs[0].type.shape[-1]
-        record = _record(self, operands)
+        record = _upright(_record(self, operands))
         weight = operands.inputs[1].data
         if weight is None:
             raise ValueError(f"{operands.inputs[1].name}: a convolution with computed weights")
@@ -237,7 +249,7 @@ class Conv(Op):
             call = depthwise_call(operands, self.clamp, spec, geometry, _axes(record), padded=not self._unpadded)
             call = depthwise_taps.with_body(call, operands, spec, _axes(record))
             return (depthwise_mve.with_body(call, operands, spec, _axes(record)),)
-        if self.groups == 1 and not wide and (self.dilation[-1] == 1 or shape[-2] == 1):
+        if self.groups == 1 and not wide and (record["dilation_x"] == 1 or record["kernel_x"] == 1):
             starts = _window_starts(operands, record)
             geometry = {name: record[name] for name in record if name not in SINGLE_GROUP}
             return (patch_call(operands, self.clamp, spec, geometry, starts),)
