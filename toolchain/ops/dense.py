@@ -108,7 +108,7 @@ def _general_call(operands: Operands, clamp: Clamp | None, spec: LinearSpec, row
     inputs = spec.weight.size // outputs
     variant, fields = linear_call_parts(operands, clamp, spec.weight, spec, padded=False)
     group: dict[str, Field] = {"group_inputs": inputs, "group_outputs": outputs, "dilation_x": 1}
-    kernel = linear_kernel("conv", "conv_grouped", variant, dot_helper(variant))
+    kernel = linear_kernel("conv", "conv_grouped", variant | {"taps": False}, dot_helper(variant))
     record: dict[str, Field] = {**_row_of_pixels(rows, inputs, outputs), **group, **fields}
     return Call(kernel, record, overlaps=(by_channel(np.arange(rows), x, y),))
 
