@@ -73,7 +73,7 @@ def _text(values: Array) -> str:
 
 def _field(name: str, value: object, constants: list[str], prefix: str) -> str:
     if isinstance(value, Constant):
-        array = f"{prefix}_{name}"
+        array = f"{prefix}_{name}".replace(".", "_")
         ctype = DTYPES[value.data.dtype].c
         constants.append(f"static const {ctype} {array}[{value.data.size}] = {{{_text(value.data)}}};")
         return f".{name} = {array}"

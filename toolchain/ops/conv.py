@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any
 
@@ -12,7 +12,7 @@ import numpy as np
 
 from toolchain.ir.graph import Tensor
 from toolchain.ir.types import Array, DType, TensorType
-from toolchain.ops import depthwise_mve
+from toolchain.ops import depthwise_mve, depthwise_taps
 from toolchain.ops.base import Call, Field, Op, Operands, float32, operator
 from toolchain.ops.dense import dense_call
 from toolchain.ops.depthwise import depthwise_call
@@ -20,11 +20,14 @@ from toolchain.ops.linear import (
     Clamp,
     LinearSpec,
     clamped,
+    constant,
     constant_reason,
     dot_helper,
     integer_spec,
+    kernel_spec,
     linear_call_parts,
     linear_kernel,
+    weights_of,
 )
 from toolchain.ops.overlap import FAR, Int, Overlap, by_channel, first_inputs, first_pixels
 from toolchain.ops.patches import patch_call
@@ -49,6 +52,15 @@ def _check(op: Conv | ConvTranspose, x: TensorType, weight: TensorType, bias: Te
         raise ValueError(f"groups={op.groups}, weights {weight.shape} do not fit {channels} input channels")
     if bias.shape != (outputs,):
         raise ValueError(f"bias of shape {bias.shape}, expected ({outputs},)")
+
+
+def _ungrouped(operands: Operands, groups: int) -> Operands:
+    """The operands of a convolution of each channel for itself as those of one in a single group, with zeros."""
+    x, weight, *rest = operands.inputs
+    data = constant(weight)
+    own = np.arange(len(data)) * groups // len(data)
+    full = np.where(np.arange(groups) == own.reshape(-1, *[1] * (data.ndim - 1)), data, 0).astype(data.dtype)
+    return replace(operands, inputs=(x, replace(weight, type=replace(weight.type, shape=full.shape), data=full), *rest))
 
 
 def _output(x: TensorType, weight: TensorType, spatial: Sequence[int]) -> tuple[TensorType, ...]:
@@ -215,29 +227,37 @@ class Conv(Op):
         plain = {*kernel, *self.stride, self.groups} == {1}
         return plain and all(pair == (0, 0) for pair in self.padding)
 
+    def _few_channels(self, operands: Operands) -> bool:
+        """Whether it is less work to multiply an int8 pixel by zeros than to go through its channels one by one."""
+        x, weight = operands.inputs[0].type, operands.inputs[1].type
+        several = 1 < self.groups == x.shape[-1] < min(depthwise_taps.LANES, weight.shape[0])
+        return several and (x.dtype, weight.dtype) == (DType.INT8, DType.INT8)
+
     def lower(self, operands: Operands) -> tuple[Call, ...]:
+        if self._few_channels(operands):
+            return replace(self, groups=1).lower(_ungrouped(operands, self.groups))
         shape = operands.inputs[1].type.shape
-        spec = integer_spec(operands, self.clamp)
+        spec = kernel_spec(operands, self.clamp)
         wide = spec is not None and spec.wide
         if self._pointwise(shape[1:-1]) and not wide:
             return (dense_call(operands, self.clamp, spec),)
         channels = operands.inputs[0].type.shape[-1]
         record = _upright(_record(self, operands))
-        weight = operands.inputs[1].data
-        if weight is None:
-            raise ValueError(f"{operands.inputs[1].name}: a convolution with computed weights")
         if self.groups == channels == shape[0] > 1 and not wide:
             geometry = {"channels": channels, **{name: record[name] for name in record if name not in DEPTHWISE}}
             call = depthwise_call(operands, self.clamp, spec, geometry, _axes(record), padded=not self._unpadded)
+            call = depthwise_taps.with_body(call, operands, spec, _axes(record))
             return (depthwise_mve.with_body(call, operands, spec, _axes(record)),)
         if self.groups == 1 and not wide and (record["dilation_x"] == 1 or record["kernel_x"] == 1):
             starts = _window_starts(operands, record)
             geometry = {name: record[name] for name in record if name not in SINGLE_GROUP}
             return (patch_call(operands, self.clamp, spec, geometry, starts),)
+        weight = weights_of(operands, spec)
         variant, fields = linear_call_parts(operands, self.clamp, weight, spec, padded=not self._unpadded)
         kernel = linear_kernel("conv", "conv_grouped", variant, dot_helper(variant))
         overlap = _overlap(operands, record, groups=self.groups)
-        return (Call(kernel, {**record, **fields}, overlaps=(overlap,)),)
+        call = Call(kernel, {**record, **fields}, overlaps=(overlap,))
+        return (depthwise_taps.with_body(call, operands, spec, _axes(record)),)
 
     def has_integer_form(
         self, inputs: tuple[Tensor, ...], outputs: tuple[Tensor, ...], dtype: DType = DType.INT8
@@ -305,11 +325,8 @@ class ConvTranspose(Op):
         return grown[where]
 
     def lower(self, operands: Operands) -> tuple[Call, ...]:
-        weight = operands.inputs[1].data
-        if weight is None:
-            raise ValueError(f"{operands.inputs[1].name}: a convolution with computed weights")
-        spec = integer_spec(operands, self.clamp)
-        variant, fields = linear_call_parts(operands, self.clamp, weight, spec, padded=True)
+        spec = kernel_spec(operands, self.clamp)
+        variant, fields = linear_call_parts(operands, self.clamp, weights_of(operands, spec), spec, padded=True)
         record = _record(self, operands)
         overlap = _overlap(operands, record, groups=self.groups, transposed=True)
         return (
