@@ -29,7 +29,8 @@ def scale_product(*tensors: Tensor) -> np.float32:
 class Svdf(Op):
     """Filters over time of products with the input, summed over ranks: one step of a sequence.
 
-    (x[n, inputs], feature[filters, inputs], time[filters, memory], bias[units], state[n, filters * memory]). Each filter remembers its last `memory` products with the input; units are sums over `rank` filters and time.
+    (x[n, inputs], feature[filters, inputs], time[filters, memory], bias[units], state[n, filters * memory]).
+    Each filter remembers its last `memory` products with the input; units are sums over `rank` filters and time.
     Gives (y[n, units], the next state). On integers x and y are int8, the state and `time` int16 without zero point.
     """
 
