@@ -1880,9 +1880,9 @@ static inline void depthwise3x3_relu2_s8_outputs(const struct depthwise_mve *cha
                    "vldrb.u8 q0, [%[x], %q[taps]]\n\t"
                    "add r4, r4, %[x]\n\t"
                    "vldrb.u8 q1, [r4, %q[taps]]\n\t"
-                   "vmladav.s8 r0, q0, %q[weight]\n\t"
+                   "vmladav.s8 r0, q0, %q[weights0]\n\t"
                    "vmladav.s8 r2, q0, %q[weight1]\n\t"
-                   "vmladav.s8 r4, q1, %q[weight]\n\t"
+                   "vmladav.s8 r4, q1, %q[weights0]\n\t"
                    "vmladav.s8 r6, q1, %q[weight1]\n\t"
                    "vmov q0[2], q0[0], r0, r4\n\t"
                    "vmov q0[3], q0[1], r2, r6\n\t"
@@ -1908,7 +1908,7 @@ static inline void depthwise3x3_relu2_s8_outputs(const struct depthwise_mve *cha
                    "bne 1b"
                    : [x] "+&r"(x), [y] "+&r"(y), [blocks] "+&r"(blocks)
                    : [channel] "r"(channel), [taps] "w"(taps), [outputs] "w"(outputs),
-                     [weight] "w"(weight[0]), [weight1] "w"(weight[1])
+                     [weights0] "w"(weight[0]), [weight1] "w"(weight[1])
                    : "r0", "r2", "r4", "r6", "r8", "r9", "r10", "r11", "lr", "q0", "q1", "cc",
                      "memory");
 }
