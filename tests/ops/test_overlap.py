@@ -250,7 +250,7 @@ def test_the_real_c_fails_at_the_next_shorter_distance(program, tmp_path, rng):
     assert not spared
     assert harmed >= {
         "conv",
-        "conv_grouped",
+        "conv_groups",
         "depthwise",
         "conv_transpose",
         "dense",
