@@ -47,14 +47,15 @@ def groups_call(
         "products_s8",
         dsp=() if settled is None else pairs.CONV_HELPERS,
     )
-    overlap = _overlap(operands, pixels, at_once)
+    overlap = _overlap(operands, pixels, len(rows) // geometry["group_outputs"], at_once)
     return Call(kernel, fields_of_bodies(portable, dsp, dsp), scratch=scratch, overlaps=(overlap,))
 
 
-def _overlap(operands: Operands, pixels: Int, at_once: int) -> Overlap:
-    """Some output pixels are written group by group, of which each has been read before."""
-    x, y = operands.inputs[0].type, operands.outputs[0].type
-    starts = np.arange(0, pixels.size, at_once)
-    ends = np.minimum(starts + at_once, pixels.size) * y.shape[-1]
-    lows = np.minimum.reduceat(pixels, starts)
-    return in_steps(scaled(lows, x.shape[-1]), ends, writes_first=True)
+def _overlap(operands: Operands, pixels: Int, groups: int, at_once: int) -> Overlap:
+    """Some output pixels at a time are written group by group, after what each group reads."""
+    x, y = operands.inputs[0].type.shape[-1], operands.outputs[0].type.shape[-1]
+    starts, group = np.arange(0, pixels.size, at_once), np.arange(groups)
+    last = np.minimum(starts + at_once, pixels.size) - 1
+    lows = scaled(np.minimum.reduceat(pixels, starts)[:, None], x, group * (x // groups))
+    ends = last[:, None] * y + (group + 1) * (y // groups)
+    return in_steps(lows.ravel(), ends.ravel())
