@@ -15,6 +15,7 @@ from toolchain.config import Rounding
 from toolchain.ir.types import Array, DType
 from toolchain.ops.base import Constant, Plain
 from toolchain.ops.linear import LinearSpec
+from toolchain.ops.shifts import one_shift
 
 OUTPUTS = 4
 """Outputs that are computed together."""
@@ -22,7 +23,7 @@ INPUTS = 16
 """Inputs of one step."""
 HALF = 8
 """Inputs of a last step that has no more."""
-RESCALING = {"arrays": "requantize_mve", "tensor": "requantize_one_mve"}
+RESCALING = {"arrays": "requantize_mve", "words": "requantize_words_mve", "tensor": "requantize_one_mve"}
 """The helper of fully connected layers, by `scaling`."""
 
 
@@ -33,8 +34,13 @@ def requantizes(spec: LinearSpec) -> bool:
 
 
 def scaling(spec: LinearSpec) -> str:
-    """How bodies take multipliers and shifts: `tensor`, numbers of the record, or `arrays`, beside the biases."""
-    return "arrays" if spec.per_channel else "tensor"
+    """How bodies take multipliers and shifts: `tensor`, numbers of the record, or beside the biases.
+
+    `words`, where multipliers tell shifts, or `arrays`.
+    """
+    if not spec.per_channel:
+        return "tensor"
+    return "arrays" if one_shift(spec) is None else "words"
 
 
 def variant(spec: LinearSpec) -> dict[str, Any]:
@@ -60,9 +66,9 @@ def packed(rows: Array, least: int = HALF) -> Array:
 
 
 def scales(spec: LinearSpec, at_once: int) -> Array:
-    """Return int32 (outputs / at_once, 1 or 3, at_once): bias and, unless all are the same, multiplier and shift."""
+    """Return int32 (outputs / at_once, 1 to 3, at_once): bias and what of multiplier and shift outputs have apart."""
     bias = spec.folded_bias()
-    parts = (bias, spec.multiplier, _shift(spec)) if spec.per_channel else (bias,)
+    parts = (bias, spec.multiplier, _shift(spec))[: {"tensor": 1, "words": 2, "arrays": 3}[scaling(spec)]]
     table = np.pad(np.stack(parts).astype(np.int32), ((0, 0), (0, -bias.size % at_once)))
     return np.ascontiguousarray(table.reshape(len(table), -1, at_once).swapaxes(0, 1))
 
@@ -75,8 +81,11 @@ def _shift(spec: LinearSpec) -> Array:
 def scaling_fields(spec: LinearSpec, at_once: int = 1) -> dict[str, Plain]:
     """The fields by which outputs are made of sums, `at_once` of them; inputs have their zero point."""
     fields: dict[str, Plain] = {"scales": Constant(scales(spec, at_once))}
+    common = one_shift(spec)
     if not spec.per_channel:
         fields |= {"multiplier": int(spec.multiplier[0]), "shift": int(_shift(spec)[0])}
+    elif common is not None:
+        fields |= {"shift": common}
     return fields | {"zero_y": spec.zero_y, "low": spec.low, "high": spec.high}
 
 
@@ -163,4 +172,6 @@ CONV_HELPERS = ("copy_mve", "fill_mve", "copy_pair_mve", "pixels_mve")
 
 def dense_helpers(spec: LinearSpec) -> tuple[str, ...]:
     """What a fully connected layer calls."""
-    return ("copy_mve", "sums_4_mve", RESCALING[scaling(spec)], "clamp_mve")
+    how = scaling(spec)
+    inner = ("requantize_mve",) if how == "words" else ()
+    return ("copy_mve", "sums_4_mve", *inner, RESCALING[how], "clamp_mve")
