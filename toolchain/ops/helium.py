@@ -23,6 +23,7 @@ INPUTS = 16
 """Inputs of one step."""
 HALF = 8
 """Inputs of a last step that has no more."""
+WIDEST = 1 << 15
 RESCALING = {"arrays": "requantize_mve", "words": "requantize_words_mve", "tensor": "requantize_one_mve"}
 """The helper of fully connected layers, by `scaling`."""
 
@@ -31,6 +32,11 @@ def requantizes(spec: LinearSpec) -> bool:
     """Whether this is int8 and every output is scaled down, by one bit or more besides the multiplier."""
     int8 = spec.dtype is DType.INT8 and not spec.wide and spec.rescale == "requantize"
     return int8 and bool(((spec.shift < 0) | (spec.multiplier == 0)).all())
+
+
+def takes(spec: LinearSpec, geometry: Mapping[str, Any]) -> bool:
+    """Whether there is a body for a convolution: numbers along y are int16 in its record."""
+    return requantizes(spec) and all(geometry[name] < WIDEST for name in geometry if name.endswith("_y"))
 
 
 def scaling(spec: LinearSpec) -> str:
@@ -43,9 +49,9 @@ def scaling(spec: LinearSpec) -> str:
     return "arrays" if one_shift(spec) is None else "words"
 
 
-def variant(spec: LinearSpec) -> dict[str, Any]:
-    """What the templates of convolutions and fully connected layers ask about."""
-    return {"mve": requantizes(spec), "scaling": scaling(spec), "single": spec.rounding is Rounding.SINGLE}
+def variant(spec: LinearSpec, *, mve: bool) -> dict[str, Any]:
+    """What the templates of convolutions and fully connected layers ask about; `mve`: whether there is a body."""
+    return {"mve": mve, "scaling": scaling(spec), "single": spec.rounding is Rounding.SINGLE}
 
 
 def step_bytes(inputs: int) -> int:
@@ -99,19 +105,21 @@ def dense_record(spec: LinearSpec, rows: Array) -> dict[str, Plain]:
 
 def conv_record(spec: LinearSpec, rows: Array, geometry: Mapping[str, Any], *, pointwise: bool) -> dict[str, Plain]:
     """The fields of a convolution of weights (outputs, inputs) and sizes, strides, padding as other bodies have."""
-    weight, patch = packed(rows, INPUTS), patch_bytes(rows)
+    channels = geometry["in_channels"]
+    along_y = ("out_y", "in_y", "kernel_y", "stride_y", "pad_y", "dilation_y")
     return {
         "pixels": geometry["batch"] * geometry["out_y"] * geometry["out_x"],
-        **{name: geometry[name] for name in ("out_y", "out_x", "out_channels")},
-        "pointwise": pointwise,
+        **{name: geometry[name] for name in ("out_x", "out_channels", *along_y)},
         **_inner(geometry),
-        **_windows(geometry),
-        "patch": patch,
-        "zero_x": spec.zero_x,
-        "weights": weight.size,
-        "aside": _aside(len(rows)),
+        "in_row": geometry["in_x"] * channels,
+        "width": geometry["kernel_x"] * channels,
+        "step_x": geometry["stride_x"] * channels,
+        "pad_x": geometry["pad_x"] * channels,
+        "patch": patch_bytes(rows),
+        "pointwise": pointwise,
         "negatives": spec.low < spec.zero_y,
-        "weight": Constant(weight),
+        "zero_x": spec.zero_x,
+        "weight": Constant(packed(rows, INPUTS)),
         **scaling_fields(spec, OUTPUTS),
     }
 
@@ -121,14 +129,10 @@ def patch_bytes(rows: Array) -> int:
     return max(step_bytes(rows.shape[1]), INPUTS)
 
 
-def _aside(outputs: int) -> int:
-    """Bytes for the outputs of a pixel where they don't come in fours, which then are not written in their place."""
-    return -(-outputs // OUTPUTS) * OUTPUTS if outputs % OUTPUTS else 0
-
-
 def conv_scratch(rows: Array) -> int:
-    """Bytes of two pixels: their patches, and their outputs where those don't come in fours."""
-    return 2 * (patch_bytes(rows) + _aside(len(rows)))
+    """Bytes of two pixels: their patches, and their outputs where those don't come in fours and are put there first."""
+    fours = -(-len(rows) // OUTPUTS) * OUTPUTS
+    return 2 * (patch_bytes(rows) + (fours if len(rows) % OUTPUTS else 0))
 
 
 def _inner(geometry: Mapping[str, Any]) -> dict[str, Plain]:
@@ -141,30 +145,6 @@ def _inner(geometry: Mapping[str, Any]) -> dict[str, Plain]:
         fields[f"inner_{axis}"] = first
         fields[f"outer_{axis}"] = max(min((size + pad - window) // stride + 1, outputs), first)
     return fields
-
-
-def _windows(geometry: Mapping[str, Any]) -> dict[str, Plain]:
-    """Sizes of windows and steps between them, in bytes along x."""
-    channels, dilation = geometry["in_channels"], geometry["dilation_y"]
-    in_row, width = geometry["in_x"] * channels, geometry["kernel_x"] * channels
-    run = -(-width // INPUTS) * INPUTS
-    pad_x, stride_y = geometry["pad_x"] * channels, geometry["stride_y"]
-    return {
-        "in_y": geometry["in_y"],
-        "in_row": in_row,
-        "in_picture": geometry["in_y"] * in_row,
-        "kernel_y": geometry["kernel_y"],
-        "width": width,
-        "stride_y": stride_y,
-        "pad_y": geometry["pad_y"],
-        "dilation_y": dilation,
-        "pad_x": pad_x,
-        "step_y": stride_y * in_row,
-        "step_x": geometry["stride_x"] * channels,
-        "begin": geometry["pad_y"] * in_row + pad_x,
-        "behind": width - run,
-        "behind_x": dilation * in_row - run,
-    }
 
 
 CONV_HELPERS = ("copy_mve", "fill_mve", "copy_pair_mve", "pixels_mve")
