@@ -115,7 +115,6 @@ def conv_record(spec: LinearSpec, rows: Array, geometry: Mapping[str, Any], *, p
         "width": geometry["kernel_x"] * channels,
         "step_x": geometry["stride_x"] * channels,
         "pad_x": geometry["pad_x"] * channels,
-        "patch": patch_bytes(rows),
         "pointwise": pointwise,
         "negatives": spec.low < spec.zero_y,
         "zero_x": spec.zero_x,
@@ -124,15 +123,10 @@ def conv_record(spec: LinearSpec, rows: Array, geometry: Mapping[str, Any], *, p
     }
 
 
-def patch_bytes(rows: Array) -> int:
-    """Bytes of the inputs under a pixel, a whole step or more."""
-    return max(step_bytes(rows.shape[1]), INPUTS)
-
-
 def conv_scratch(rows: Array) -> int:
     """Bytes of two pixels: their patches, and their outputs where those don't come in fours and are put there first."""
     fours = -(-len(rows) // OUTPUTS) * OUTPUTS
-    return 2 * (patch_bytes(rows) + (fours if len(rows) % OUTPUTS else 0))
+    return 2 * (max(step_bytes(rows.shape[1]), INPUTS) + (fours if len(rows) % OUTPUTS else 0))
 
 
 def _inner(geometry: Mapping[str, Any]) -> dict[str, Plain]:
@@ -147,7 +141,7 @@ def _inner(geometry: Mapping[str, Any]) -> dict[str, Plain]:
     return fields
 
 
-CONV_HELPERS = ("copy_mve", "fill_mve", "copy_pair_mve", "pixels_mve")
+CONV_HELPERS = ("copy_mve", "fill_mve", "copy_pair_mve", "limit_mve", "pixels_mve")
 
 
 def dense_helpers(spec: LinearSpec) -> tuple[str, ...]:
