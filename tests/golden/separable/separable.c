@@ -1317,7 +1317,7 @@ Sizes and
  * steps along x are in bytes. */
 struct conv_s8 {
     int32_t pixels, out_x, out_channels;
-    int32_t inner_x, outer_x; /* y from .. to whose windows are wholly inside; so inner_y, outer_y */
+    int32_t inner_x, outer_x; /* columns of y from .. to whose windows lie inside */
     int32_t in_row, width;    /* of the picture, of a window */
     int32_t step_x, pad_x;
     int16_t out_y, in_y;
