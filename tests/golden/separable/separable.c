@@ -1779,12 +1779,12 @@ static void conv_s8(const struct conv_s8 *layer, const int8_t *x, int8_t *y, voi
 
 #if KERNEL_MVE
 /* Convolution of each channel for itself. Rows of a channel, or its columns if that is less work,
- * go into a plane in scratch with their padding. A vector then takes what lies under
- * 2 outputs. */
-struct depthwise3x3_relu2_s8 {
+ * go into a plane in scratch with their padding. A vector then takes what lies under one output, or
+ * under two or four. */
+struct depthwise3x3_relu_s8 {
     int32_t batch, channels;
-    int32_t in_picture, out_picture; /* bytes */
-    int32_t in_step_y, in_step_x;    /* bytes to the next row and column, or reversed; so below */
+    int32_t in_picture;           /* bytes */
+    int32_t in_step_y, in_step_x; /* bytes to the next row and column, or reversed; so below */
     int32_t out_step_y, out_step_x;
     int16_t in_y;
     int16_t out_y, out_x;
@@ -1796,9 +1796,10 @@ struct depthwise3x3_relu2_s8 {
     int16_t band_y;                 /* output rows at a time */
     int16_t block_y, block_x;       /* four outputs */
     uint8_t taps[16];               /* places in the plane */
-    int32_t place;                  /* from the first input of two outputs to that of the others */
     int8_t order[16];               /* of the first output's weights in a vector, -1: none */
-    int8_t lanes[1];                /* by which the weights of the other outputs are behind */
+    int16_t places[3];              /* from the first input of an output to those of the others */
+    int8_t lanes[3];                /* by which the weights of the others are behind */
+    int8_t at_once;                 /* outputs that share a vector */
     int16_t weights;                /* of a channel */
     const int8_t *weight;
     const int32_t *scales; /* of a channel: bias */
@@ -1808,8 +1809,8 @@ struct depthwise3x3_relu2_s8 {
 };
 
 /* How `rows` rows of outputs are done in blocks: those that are left over with some before them. */
-static void depthwise3x3_relu2_s8_plan(const struct depthwise3x3_relu2_s8 *layer, int32_t rows,
-                                       struct blocks_mve *blocks)
+static void depthwise3x3_relu_s8_plan(const struct depthwise3x3_relu_s8 *layer, int32_t rows,
+                                      struct blocks_mve *blocks)
 {
     const int32_t block_y = layer->block_y, block_x = layer->block_x;
     const int32_t row = layer->stride_y * layer->plane_x, y_row = layer->out_step_y;
@@ -1841,8 +1842,8 @@ static void depthwise3x3_relu2_s8_plan(const struct depthwise3x3_relu2_s8 *layer
 
 /* Makes the plane ready for `rows` rows of outputs and says which rows are gathered: those that the
  * band before had stay. */
-static void depthwise3x3_relu2_s8_band(const struct depthwise3x3_relu2_s8 *layer, int32_t out_y,
-                                       int32_t rows, int8_t *plane, struct rows_mve *gathered)
+static void depthwise3x3_relu_s8_band(const struct depthwise3x3_relu_s8 *layer, int32_t out_y,
+                                      int32_t rows, int8_t *plane, struct rows_mve *gathered)
 {
     const int32_t width = layer->plane_x;
     const int32_t top = out_y * layer->stride_y - layer->pad_y;
@@ -1865,8 +1866,8 @@ static void depthwise3x3_relu2_s8_band(const struct depthwise3x3_relu2_s8 *layer
     gathered->rows = end - in_y;
 }
 
-/* Outputs of a channel. */
-static inline void depthwise3x3_relu2_s8_outputs(const struct depthwise_mve *channel,
+/* Outputs of a channel, one of them from a vector. */
+static inline void depthwise3x3_relu_s8_outputs1(const struct depthwise_mve *channel,
                                                  const int8x16_t *w, const int8_t *x, int8_t *y)
 {
     const uint8x16_t taps = channel->taps;
@@ -1880,7 +1881,63 @@ static inline void depthwise3x3_relu2_s8_outputs(const struct depthwise_mve *cha
                    "2:\n\t"
                    "dls lr, r9\n"
                    "3:\n\t"
-                   "ldr r4, [%[channel], #24]\n\t"
+                   "ldrd r2, r4, [%[channel], #24]\n\t"
+                   "ldr r6, [%[channel], #32]\n\t"
+                   "add r2, r2, %[x]\n\t"
+                   "add r4, r4, %[x]\n\t"
+                   "add r6, r6, %[x]\n\t"
+                   "vldrb.u8 q0, [%[x], %q[taps]]\n\t"
+                   "vmladav.s8 r0, q0, %q[w0]\n\t"
+                   "vldrb.u8 q0, [r2, %q[taps]]\n\t"
+                   "vmladav.s8 r2, q0, %q[w0]\n\t"
+                   "vldrb.u8 q0, [r4, %q[taps]]\n\t"
+                   "vmladav.s8 r4, q0, %q[w0]\n\t"
+                   "vldrb.u8 q0, [r6, %q[taps]]\n\t"
+                   "vmladav.s8 r6, q0, %q[w0]\n\t"
+                   "vmov q0[2], q0[0], r0, r4\n\t"
+                   "vmov q0[3], q0[1], r2, r6\n\t"
+                   "ldm %[channel], {r0, r2, r4, r6, r8, r10}\n\t"
+                   "vadd.i32 q0, q0, r0\n\t"
+                   "vqrdmulh.s32 q0, q0, r2\n\t"
+                   "vrshl.s32 q0, r4\n\t"
+                   "vadd.i32 q0, q0, r6\n\t"
+                   "vqmovnb.s32 q0, q0\n\t"
+                   "vqmovnb.s16 q0, q0\n\t"
+                   "vstrb.32 q0, [%[y], %q[to]]\n\t"
+                   "add %[x], %[x], r8\n\t"
+                   "add %[y], %[y], r10\n\t"
+                   "le lr, 3b\n\t"
+                   "ldrd r0, r2, [%[blocks]]\n\t"
+                   "add %[x], %[x], r0\n\t"
+                   "add %[y], %[y], r2\n\t"
+                   "subs r11, r11, #1\n\t"
+                   "bne 2b\n\t"
+                   "add %[blocks], %[blocks], #8\n\t"
+                   "ldm %[blocks]!, {r0, r2, r9, r11}\n\t"
+                   "cmp r9, #0\n\t"
+                   "bne 1b"
+                   : [x] "+&r"(x), [y] "+&r"(y), [blocks] "+&r"(blocks)
+                   : [channel] "r"(channel), [taps] "w"(taps), [to] "w"(outputs), [w0] "w"(w[0])
+                   : "r0", "r2", "r4", "r6", "r8", "r9", "r10", "r11", "lr", "q0", "q1", "cc",
+                     "memory");
+}
+
+/* Outputs of a channel, two of them from a vector. */
+static inline void depthwise3x3_relu_s8_outputs2(const struct depthwise_mve *channel,
+                                                 const int8x16_t *w, const int8_t *x, int8_t *y)
+{
+    const uint8x16_t taps = channel->taps;
+    const uint32x4_t outputs = channel->outputs;
+    const struct blocks_mve *blocks = channel->blocks;
+
+    __asm volatile("ldm %[blocks]!, {r0, r2, r9, r11}\n"
+                   "1:\n\t"
+                   "add %[x], %[x], r0\n\t"
+                   "add %[y], %[y], r2\n"
+                   "2:\n\t"
+                   "dls lr, r9\n"
+                   "3:\n\t"
+                   "ldr r4, [%[channel], #28]\n\t"
                    "vldrb.u8 q0, [%[x], %q[taps]]\n\t"
                    "add r4, r4, %[x]\n\t"
                    "vldrb.u8 q1, [r4, %q[taps]]\n\t"
@@ -1897,7 +1954,7 @@ static inline void depthwise3x3_relu2_s8_outputs(const struct depthwise_mve *cha
                    "vadd.i32 q0, q0, r6\n\t"
                    "vqmovnb.s32 q0, q0\n\t"
                    "vqmovnb.s16 q0, q0\n\t"
-                   "vstrb.32 q0, [%[y], %q[outputs]]\n\t"
+                   "vstrb.32 q0, [%[y], %q[to]]\n\t"
                    "add %[x], %[x], r8\n\t"
                    "add %[y], %[y], r10\n\t"
                    "le lr, 3b\n\t"
@@ -1911,16 +1968,66 @@ static inline void depthwise3x3_relu2_s8_outputs(const struct depthwise_mve *cha
                    "cmp r9, #0\n\t"
                    "bne 1b"
                    : [x] "+&r"(x), [y] "+&r"(y), [blocks] "+&r"(blocks)
-                   : [channel] "r"(channel), [taps] "w"(taps), [outputs] "w"(outputs),
-                     [w0] "w"(w[0]), [w1] "w"(w[1])
+                   : [channel] "r"(channel), [taps] "w"(taps), [to] "w"(outputs), [w0] "w"(w[0]),
+                     [w1] "w"(w[1])
                    : "r0", "r2", "r4", "r6", "r8", "r9", "r10", "r11", "lr", "q0", "q1", "cc",
                      "memory");
 }
 
-static void depthwise3x3_relu2_s8(const struct depthwise3x3_relu2_s8 *layer, const int8_t *x,
-                                  int8_t *y, void *scratch)
+/* Outputs of a channel, four of them from a vector. */
+static inline void depthwise3x3_relu_s8_outputs4(const struct depthwise_mve *channel,
+                                                 const int8x16_t *w, const int8_t *x, int8_t *y)
+{
+    const uint8x16_t taps = channel->taps;
+    const uint32x4_t outputs = channel->outputs;
+    const struct blocks_mve *blocks = channel->blocks;
+
+    __asm volatile("ldm %[blocks]!, {r0, r2, r9, r11}\n"
+                   "1:\n\t"
+                   "add %[x], %[x], r0\n\t"
+                   "add %[y], %[y], r2\n"
+                   "2:\n\t"
+                   "dls lr, r9\n"
+                   "3:\n\t"
+                   "vldrb.u8 q0, [%[x], %q[taps]]\n\t"
+                   "vmladav.s8 r0, q0, %q[w0]\n\t"
+                   "vmladav.s8 r2, q0, %q[w1]\n\t"
+                   "vmladav.s8 r4, q0, %q[w2]\n\t"
+                   "vmladav.s8 r6, q0, %q[w3]\n\t"
+                   "vmov q0[2], q0[0], r0, r4\n\t"
+                   "vmov q0[3], q0[1], r2, r6\n\t"
+                   "ldm %[channel], {r0, r2, r4, r6, r8, r10}\n\t"
+                   "vadd.i32 q0, q0, r0\n\t"
+                   "vqrdmulh.s32 q0, q0, r2\n\t"
+                   "vrshl.s32 q0, r4\n\t"
+                   "vadd.i32 q0, q0, r6\n\t"
+                   "vqmovnb.s32 q0, q0\n\t"
+                   "vqmovnb.s16 q0, q0\n\t"
+                   "vstrb.32 q0, [%[y], %q[to]]\n\t"
+                   "add %[x], %[x], r8\n\t"
+                   "add %[y], %[y], r10\n\t"
+                   "le lr, 3b\n\t"
+                   "ldrd r0, r2, [%[blocks]]\n\t"
+                   "add %[x], %[x], r0\n\t"
+                   "add %[y], %[y], r2\n\t"
+                   "subs r11, r11, #1\n\t"
+                   "bne 2b\n\t"
+                   "add %[blocks], %[blocks], #8\n\t"
+                   "ldm %[blocks]!, {r0, r2, r9, r11}\n\t"
+                   "cmp r9, #0\n\t"
+                   "bne 1b"
+                   : [x] "+&r"(x), [y] "+&r"(y), [blocks] "+&r"(blocks)
+                   : [channel] "r"(channel), [taps] "w"(taps), [to] "w"(outputs), [w0] "w"(w[0]),
+                     [w1] "w"(w[1]), [w2] "w"(w[2]), [w3] "w"(w[3])
+                   : "r0", "r2", "r4", "r6", "r8", "r9", "r10", "r11", "lr", "q0", "q1", "cc",
+                     "memory");
+}
+
+static void depthwise3x3_relu_s8(const struct depthwise3x3_relu_s8 *layer, const int8_t *x,
+                                 int8_t *y, void *scratch)
 {
     const int32_t plane_y = (layer->band_y - 1) * layer->stride_y + layer->window_y;
+    const int32_t out_picture = layer->out_y * layer->out_x * layer->channels;
     const int32_t bands = layer->band_y < layer->out_y;
     const int32_t step_x = layer->in_step_x, eights = (layer->columns + 7) >> 3;
     const uint16x8_t places = vmulq_n_u16(vidupq_n_u16(0, 1), (uint16_t)step_x);
@@ -1929,7 +2036,7 @@ static void depthwise3x3_relu2_s8(const struct depthwise3x3_relu2_s8 *layer, con
     int32_t rows = layer->band_y;
     uint32_t outputs[4];
     int8_t shifted[32];
-    int8x16_t weights[2];
+    int8x16_t weights[4];
 
     for (int32_t i = 0; i < 4; i++) {
         const int32_t out_y = i / layer->block_x, out_x = i % layer->block_x;
@@ -1944,13 +2051,15 @@ static void depthwise3x3_relu2_s8(const struct depthwise3x3_relu2_s8 *layer, con
     channel.zero_y = layer->zero_y;
     channel.step = layer->block_x * layer->stride_x;
     channel.y_step = layer->block_x * layer->out_step_x;
-    channel.places[0] = layer->place;
+    for (int32_t i = 0; i < 3; i++) {
+        channel.places[i] = layer->places[i];
+    }
     channel.multiplier = layer->multiplier;
     channel.shift = layer->shift;
     fill_mve(shifted, 0, 16);
     fill_mve(scratch, layer->zero_x, plane_y * layer->plane_x);
-    depthwise3x3_relu2_s8_plan(layer, rows, channel.blocks);
-    depthwise3x3_relu2_s8_band(layer, 0, rows, scratch, &gathered);
+    depthwise3x3_relu_s8_plan(layer, rows, channel.blocks);
+    depthwise3x3_relu_s8_band(layer, 0, rows, scratch, &gathered);
     for (int32_t picture = 0; picture < layer->batch; picture++) {
         const int8_t *weight = layer->weight;
         const int32_t *scales = layer->scales;
@@ -1961,38 +2070,45 @@ static void depthwise3x3_relu2_s8(const struct depthwise3x3_relu2_s8 *layer, con
             weights[0] = vldrbq_gather_offset_z_s8(weight, from, taken);
             vstrbq_s8(shifted + 16, weights[0]);
             weights[1] = vldrbq_s8(shifted + 16 - layer->lanes[0]);
+            weights[2] = vldrbq_s8(shifted + 16 - layer->lanes[1]);
+            weights[3] = vldrbq_s8(shifted + 16 - layer->lanes[2]);
             channel.bias = scales[0];
             for (int32_t out_y = 0; out_y < layer->out_y; out_y += layer->band_y) {
                 const int32_t left = layer->out_y - out_y;
                 if (bands) {
                     if (rows != (left < layer->band_y ? left : layer->band_y)) {
                         rows = left < layer->band_y ? left : layer->band_y;
-                        depthwise3x3_relu2_s8_plan(layer, rows, channel.blocks);
+                        depthwise3x3_relu_s8_plan(layer, rows, channel.blocks);
                     }
-                    depthwise3x3_relu2_s8_band(layer, out_y, rows, scratch, &gathered);
+                    depthwise3x3_relu_s8_band(layer, out_y, rows, scratch, &gathered);
                 }
                 if (gathered.rows > 0) {
                     gather_rows_mve(scratch, x + at, places, &gathered);
                 }
                 int8_t *const to = y + at + out_y * layer->out_step_y;
-                depthwise3x3_relu2_s8_outputs(&channel, weights, scratch, to);
+                if (layer->at_once == 4) {
+                    depthwise3x3_relu_s8_outputs4(&channel, weights, scratch, to);
+                } else if (layer->at_once == 2) {
+                    depthwise3x3_relu_s8_outputs2(&channel, weights, scratch, to);
+                } else {
+                    depthwise3x3_relu_s8_outputs1(&channel, weights, scratch, to);
+                }
             }
             weight += layer->weights;
             scales += 1;
         }
         x += layer->in_picture;
-        y += layer->out_picture;
-    }
-    if (layer->low > -128 || layer->high < 127) {
-        y -= layer->batch * layer->out_picture;
-        limit_mve(y, layer->batch * layer->out_picture, layer->low, layer->high);
+        if (layer->low > -128 || layer->high < 127) {
+            limit_mve(y, out_picture, layer->low, layer->high);
+        }
+        y += out_picture;
     }
 }
 
 #else
 /* 3x3 convolution of each channel for itself, weights [y][x][channel], some channels at a time.
  * What they need of x lies in scratch with its padding; with DSP instructions as int16. */
-struct depthwise3x3_relu2_s8 {
+struct depthwise3x3_relu_s8 {
     int32_t batch, channels;
     int32_t in_y, in_x;
     int32_t out_y, out_x;
@@ -2019,8 +2135,8 @@ struct depthwise3x3_relu2_s8 {
 
 #if KERNEL_DSP
 /* The weights of a channel, 2^up times, and what rescales its sums. */
-static void depthwise3x3_relu2_s8_lane(const struct depthwise3x3_relu2_s8 *layer, int32_t channel,
-                                       struct depthwise_channel *lane)
+static void depthwise3x3_relu_s8_lane(const struct depthwise3x3_relu_s8 *layer, int32_t channel,
+                                      struct depthwise_channel *lane)
 {
     const int32_t channels = layer->channels;
     const int8_t *weight = layer->weight + channel;
@@ -2047,8 +2163,8 @@ static void depthwise3x3_relu2_s8_lane(const struct depthwise3x3_relu2_s8 *layer
 
 /* Rows of outputs of a channel. Blocks may reach into the next row, which is written later: not
  * those of the last row. */
-static void depthwise3x3_relu2_s8_rows(const struct depthwise3x3_relu2_s8 *layer, const uint32_t *x,
-                                       int32_t rows, int32_t last, struct depthwise_channel *lane)
+static void depthwise3x3_relu_s8_rows(const struct depthwise3x3_relu_s8 *layer, const uint32_t *x,
+                                      int32_t rows, int32_t last, struct depthwise_channel *lane)
 {
     const int32_t outputs = layer->block_x, blocks = layer->blocks;
     const int32_t excess = blocks * outputs - layer->out_x;
@@ -2084,8 +2200,8 @@ static void depthwise3x3_relu2_s8_rows(const struct depthwise3x3_relu2_s8 *layer
 }
 
 /* Rows of four channels from `in_y` on into `planes`; outside the picture they are zero. */
-static void depthwise3x3_relu2_s8_fill(const struct depthwise3x3_relu2_s8 *layer, const int8_t *x,
-                                       int32_t in_y, int32_t rows, uint32_t *planes)
+static void depthwise3x3_relu_s8_fill(const struct depthwise3x3_relu_s8 *layer, const int8_t *x,
+                                      int32_t in_y, int32_t rows, uint32_t *planes)
 {
     const int32_t words = 2 * layer->plane_x;
     const int32_t above = in_y < 0 ? -in_y : 0;
@@ -2103,8 +2219,8 @@ static void depthwise3x3_relu2_s8_fill(const struct depthwise3x3_relu2_s8 *layer
     clear_planes(planes + last * words, (rows - last) * words, layer->zero_x);
 }
 
-static void depthwise3x3_relu2_s8(const struct depthwise3x3_relu2_s8 *layer, const int8_t *x,
-                                  int8_t *y, void *scratch)
+static void depthwise3x3_relu_s8(const struct depthwise3x3_relu_s8 *layer, const int8_t *x,
+                                 int8_t *y, void *scratch)
 {
     const int32_t channels = layer->channels;
     const int32_t words = 2 * layer->plane_x; /* a row of all planes */
@@ -2116,7 +2232,7 @@ static void depthwise3x3_relu2_s8(const struct depthwise3x3_relu2_s8 *layer, con
             const int32_t base = first + 4 > channels ? channels - 4 : first;
             struct depthwise_channel lanes[4];
             for (int32_t lane = 0; lane < 4; lane++) {
-                depthwise3x3_relu2_s8_lane(layer, base + lane, &lanes[lane]);
+                depthwise3x3_relu_s8_lane(layer, base + lane, &lanes[lane]);
                 lanes[lane].y = y + base + lane;
             }
             for (int32_t out_y = 0; out_y < layer->out_y; out_y += layer->band_y) {
@@ -2127,11 +2243,11 @@ static void depthwise3x3_relu2_s8(const struct depthwise3x3_relu2_s8 *layer, con
                 const int32_t needed = (rows - 1) * layer->stride_y + 3 - kept;
                 uint32_t *fresh = planes + kept * words;
                 keep_planes(planes, layer->band_y * layer->stride_y * words, kept * words);
-                depthwise3x3_relu2_s8_fill(layer, x + base, top + kept, needed, fresh);
+                depthwise3x3_relu_s8_fill(layer, x + base, top + kept, needed, fresh);
                 for (int32_t lane = first - base; lane < 4; lane++) {
                     const uint32_t *plane = planes + lane * layer->plane_x / 2;
                     const int32_t last = rows == left;
-                    depthwise3x3_relu2_s8_rows(layer, plane, rows, last, &lanes[lane]);
+                    depthwise3x3_relu_s8_rows(layer, plane, rows, last, &lanes[lane]);
                 }
             }
         }
@@ -2140,8 +2256,8 @@ static void depthwise3x3_relu2_s8(const struct depthwise3x3_relu2_s8 *layer, con
     }
 }
 #else
-static void depthwise3x3_relu2_s8_take(const struct depthwise3x3_relu2_s8 *layer, int32_t first,
-                                       int32_t lanes, struct lanes_3x3 *by)
+static void depthwise3x3_relu_s8_take(const struct depthwise3x3_relu_s8 *layer, int32_t first,
+                                      int32_t lanes, struct lanes_3x3 *by)
 {
     memset(by, 0, sizeof *by);
     for (int32_t lane = 0; lane < lanes; lane++) {
@@ -2166,8 +2282,8 @@ static void depthwise3x3_relu2_s8_take(const struct depthwise3x3_relu2_s8 *layer
 }
 
 /* A row of some channels, which may lie outside of the picture; beside it is padding already. */
-static void depthwise3x3_relu2_s8_row(const struct depthwise3x3_relu2_s8 *layer, const int8_t *x,
-                                      int32_t in_y, int32_t lanes, int8_t *row)
+static void depthwise3x3_relu_s8_row(const struct depthwise3x3_relu_s8 *layer, const int8_t *x,
+                                     int32_t in_y, int32_t lanes, int8_t *row)
 {
     const int32_t phases = KERNEL_WIDE ? layer->stride_x : 1;
 
@@ -2185,9 +2301,9 @@ static void depthwise3x3_relu2_s8_row(const struct depthwise3x3_relu2_s8 *layer,
     }
 }
 
-static void depthwise3x3_relu2_s8_put(const struct depthwise3x3_relu2_s8 *layer,
-                                      int8_t *const rows[3], int32_t lanes,
-                                      const struct lanes_3x3 *by, int8_t *y)
+static void depthwise3x3_relu_s8_put(const struct depthwise3x3_relu_s8 *layer,
+                                     int8_t *const rows[3], int32_t lanes,
+                                     const struct lanes_3x3 *by, int8_t *y)
 {
     const int32_t channels = layer->channels;
 
@@ -2242,8 +2358,8 @@ static void depthwise3x3_relu2_s8_put(const struct depthwise3x3_relu2_s8 *layer,
 #endif
 }
 
-static void depthwise3x3_relu2_s8(const struct depthwise3x3_relu2_s8 *layer, const int8_t *x,
-                                  int8_t *y, void *scratch)
+static void depthwise3x3_relu_s8(const struct depthwise3x3_relu_s8 *layer, const int8_t *x,
+                                 int8_t *y, void *scratch)
 {
     const int32_t channels = layer->channels;
     const int32_t width = layer->row_x * lanes_3x3;
@@ -2256,7 +2372,7 @@ static void depthwise3x3_relu2_s8(const struct depthwise3x3_relu2_s8 *layer, con
             int8_t *out = y + first;
             int32_t next = -layer->pad_y;
             struct lanes_3x3 by;
-            depthwise3x3_relu2_s8_take(layer, first, lanes, &by);
+            depthwise3x3_relu_s8_take(layer, first, lanes, &by);
             memset(kept, layer->zero_x, (size_t)(3 * width));
             for (int32_t out_y = 0; out_y < layer->out_y; out_y++) {
                 for (; next < out_y * layer->stride_y - layer->pad_y + 3; next++) {
@@ -2264,9 +2380,9 @@ static void depthwise3x3_relu2_s8(const struct depthwise3x3_relu2_s8 *layer, con
                     rows[0] = rows[1];
                     rows[1] = rows[2];
                     rows[2] = oldest;
-                    depthwise3x3_relu2_s8_row(layer, x + first, next, lanes, oldest);
+                    depthwise3x3_relu_s8_row(layer, x + first, next, lanes, oldest);
                 }
-                depthwise3x3_relu2_s8_put(layer, rows, lanes, &by, out);
+                depthwise3x3_relu_s8_put(layer, rows, lanes, &by, out);
                 out += layer->out_x * channels;
             }
         }
@@ -2530,7 +2646,7 @@ static const struct conv_s8 conv1 = {
 };
 
 /* depthwise */
-static const struct depthwise3x3_relu2_s8 depthwise2 = {
+static const struct depthwise3x3_relu_s8 depthwise2 = {
     .channels = 8,
     .batch = 1,
 #if KERNEL_MVE
@@ -2570,7 +2686,6 @@ static const struct depthwise3x3_relu2_s8 depthwise2 = {
     .block_x = 1,
     .band_y = 4,
     .in_picture = 160,
-    .out_picture = 160,
     .window_y = 3,
     .in_step_y = 8,
     .in_step_x = 32,
@@ -2582,9 +2697,10 @@ static const struct depthwise3x3_relu2_s8 depthwise2 = {
     .block_y = 4,
     .taps = {0, 1, 2, 7, 8, 9, 14, 15, 16, 21, 22, 23, 0, 0, 0, 0},
     .order = {0, 1, 2, 3, 4, 5, 6, 7, 8, -1, -1, -1, -1, -1, -1, -1},
+    .at_once = 2,
+    .places = {7, 14, 21},
+    .lanes = {3, 0, 0},
     .weights = 9,
-    .place = 14,
-    .lanes = {3},
     .scales = depthwise2_scales_mve,
 #elif KERNEL_DSP
     .plane_x = 8,
@@ -2732,13 +2848,13 @@ void separable_run(void *arena)
     int8_t *const a = (int8_t *)arena;
     float *const f = (float *)arena;
 
-    quantize_s8(&quantize0, f, a);                           /* x */
-    conv_s8(&conv1, a, a + 448, a + 160);                    /* stem */
-    depthwise3x3_relu2_s8(&depthwise2, a + 448, a + 448, a); /* depthwise */
-    conv_s8(&conv3, a + 448, a, a + 240);                    /* pointwise */
-    reduce_sum_columns_s8(&reduce4, a, a);                   /* pool */
-    dense_s8(&dense5, a, a + 28, a + 12);                    /* head */
-    dequantize_s8(&dequantize6, a + 28, f);                  /* head */
+    quantize_s8(&quantize0, f, a);                          /* x */
+    conv_s8(&conv1, a, a + 448, a + 160);                   /* stem */
+    depthwise3x3_relu_s8(&depthwise2, a + 448, a + 448, a); /* depthwise */
+    conv_s8(&conv3, a + 448, a, a + 240);                   /* pointwise */
+    reduce_sum_columns_s8(&reduce4, a, a);                  /* pool */
+    dense_s8(&dense5, a, a + 28, a + 12);                   /* head */
+    dequantize_s8(&dequantize6, a + 28, f);                 /* head */
 }
 
 int separable_init(void *arena, size_t bytes)
