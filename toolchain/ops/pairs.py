@@ -45,11 +45,11 @@ def settled(spec: LinearSpec, outputs: int = PAIR) -> LinearSpec | None:
     int8 = spec.dtype is DType.INT8 and not spec.wide and spec.rescale == "requantize"
     if not int8 or len(spec.weight) < outputs:
         return None
-    still = _stilled(spec)
+    still = stilled(spec)
     return still if unfit(still) is None else None
 
 
-def _stilled(spec: LinearSpec) -> LinearSpec:
+def stilled(spec: LinearSpec) -> LinearSpec:
     """The same layer with a multiplier per output, where outputs that no input changes have weights of zero.
 
     Their numbers, often extreme ones (training has given the channel up), become 4 (y - z) / 4.

@@ -30,7 +30,7 @@
 #define SEPARABLE_OUTPUTS 1
 
 /* All RAM the model needs besides the stack, inputs and outputs included. */
-#define SEPARABLE_ARENA_BYTES 768u
+#define SEPARABLE_ARENA_BYTES 660u
 #define SEPARABLE_ARENA_ALIGN 16u
 /* Read-only bytes of the weights. */
 #define SEPARABLE_WEIGHTS_BYTES 1008u
