@@ -10,6 +10,7 @@ import pytest
 
 from tests import models
 from toolchain import cli
+from toolchain.cli.flags import parse_shapes
 
 
 @pytest.fixture(scope="module")
@@ -148,4 +149,4 @@ def test_ops(capsys):
 
 
 def test_shapes():
-    assert cli.parse_shapes(["a=1,3", "2"]) == {"a": (1, 3), "": (2,)}
+    assert parse_shapes(["a=1,3", "2"]) == {"a": (1, 3), "": (2,)}

@@ -23,6 +23,8 @@ RANKS = {
             ["verify"],
             ["targets"],
             ["report"],
+            ["options", "staging"],
+            ["acceptance"],
             ["pipeline"],
             ["cli"],
         ]

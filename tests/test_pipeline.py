@@ -12,6 +12,7 @@ from tests import models
 from tests.conftest import ABSENT
 from toolchain import pipeline
 from toolchain.errors import CheckFailedError, InlayError, InputError, UnsupportedError
+from toolchain.options import default_name
 
 WRITTEN = {
     "mlp.c",
@@ -222,4 +223,4 @@ def test_live_model(mlp, tmp_path):
     [("a/My Net-2.onnx", "my_net_2"), ("int.onnx", "int_model"), ("3d.onnx", "model_3d"), ("é.h5", "model")],
 )
 def test_default_names(path, name):
-    assert pipeline.default_name(path) == name
+    assert default_name(path) == name

@@ -9,6 +9,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from toolchain import lower
+from toolchain.config import Options
 from toolchain.interpret import run
 
 if TYPE_CHECKING:
@@ -61,3 +63,12 @@ def model_of(
         [numpy_helper.from_array(np.asarray(array), name) for name, array in (weights or {}).items()],
     )
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
+
+
+def entering(graph: Graph, x: np.ndarray) -> np.ndarray:
+    permutation = graph.port(graph.inputs[0]).permutation
+    return x if permutation is None else x.transpose(permutation)
+
+
+def symbols(graph: Graph) -> list[str]:
+    return [step.kernel.symbol for step in lower.lower(graph, Options("net")).steps]

@@ -59,12 +59,16 @@ class Case:
         return y
 
 
-def check(cases: Sequence[Case], folder: Path, compiler: str = "gcc", body: Body = Body.PORTABLE) -> None:
+def check(
+    cases: Sequence[Case], folder: Path, compiler: str = "gcc", body: Body = Body.PORTABLE, *, wide: bool = True
+) -> None:
     """Assert that the C of every case equals numpy: integers to the bit, floats within 1e-5 of the output's range."""
     assert len({case.rounding for case in cases}) == 1
     functions, program = _program(cases, body)
     (folder / "program.c").write_text(INCLUDES + functions + program)
-    subprocess.run([compiler, *flags(body), "-o", folder / "program", folder / "program.c", "-lm"], check=True)
+    subprocess.run(
+        [compiler, *flags(body, wide=wide), "-o", folder / "program", folder / "program.c", "-lm"], check=True
+    )
     raw = subprocess.run([folder / "program"], check=True, capture_output=True).stdout
     start = 0
     for case in cases:

@@ -39,6 +39,7 @@ FLAGS = [
     "-Werror",
     "-DKERNEL_DSP=0",
     "-DKERNEL_MVE=0",
+    "-DKERNEL_WIDE=1",
     "-fsanitize=address,undefined",
     "-fno-sanitize-recover=all",
 ]
@@ -91,9 +92,11 @@ def fields_of(call: Call, body: Body) -> dict[str, Plain]:
     return {name: value for name, value in fields.items() if value is not None}
 
 
-def flags(body: Body) -> list[str]:
-    """FLAGS for the host to run a body, by the plain C that stands for its instructions."""
-    return [flag.replace("KERNEL_DSP=0", "KERNEL_DSP=1") if body is Body.DSP else flag for flag in FLAGS]
+def flags(body: Body, *, wide: bool = True) -> list[str]:
+    """FLAGS for the host to run a body, by the plain C that stands for its instructions; `wide`: on its vector unit."""
+    macros = {"KERNEL_DSP": body is Body.DSP, "KERNEL_WIDE": wide}
+    chosen = [f"-D{macro}={int(value)}" for macro, value in macros.items()]
+    return [flag for flag in FLAGS if not flag.startswith(tuple(f"-D{macro}=" for macro in macros))] + chosen
 
 
 def _text(values: Array) -> str:

@@ -59,9 +59,9 @@ def cases(request):
     return [*some, *(case(rng, request.param, *each) for each in real)]
 
 
-@pytest.mark.parametrize("body", [Body.PORTABLE, Body.DSP])
-def test_bodies_are_numpys_to_the_bit(cases, body, tmp_path):
-    batch.check(cases, tmp_path, body=body)
+@pytest.mark.parametrize(("body", "wide"), [(Body.PORTABLE, True), (Body.PORTABLE, False), (Body.DSP, False)])
+def test_bodies_are_numpys_to_the_bit(cases, body, wide, tmp_path):
+    batch.check(cases, tmp_path, body=body, wide=wide)
 
 
 def test_most_have_a_body_for_dsp(cases):
@@ -71,7 +71,8 @@ def test_most_have_a_body_for_dsp(cases):
     assert sum(symbol.startswith("depthwise3x3") for symbol in symbols) > len(symbols) // 2
 
 
-def test_in_place_on_dsp(tmp_path, rng):
+@pytest.mark.parametrize("body", [Body.PORTABLE, Body.DSP])
+def test_in_place(body, tmp_path, rng):
     """Wherever a body may write over its input it computes the same, under sanitizers."""
     usual = [
         ((1, 1), ((1, 1), (1, 1))),
@@ -88,7 +89,7 @@ def test_in_place_on_dsp(tmp_path, rng):
     program = program_of(rows, rng, integers=True)
     todo = probes(program, allowed=True)
     assert sum("depthwise3x3" in step.kernel.symbol for step, _, _ in todo) > 10
-    found = survivors(program, tmp_path, rng, allowed=True, body=Body.DSP)
+    found = survivors(program, tmp_path, rng, allowed=True, body=body)
     for (step, _, allowed), distances in zip(todo, found, strict=True):
         assert distances == allowed, step
 

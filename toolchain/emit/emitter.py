@@ -95,6 +95,7 @@ def _facts(program: Program, vectors: Vectors | None, *, trace: bool, source: st
         "helpers": helpers,
         "kernels": kernels,
         "bodies": {macro for macro in bodies.MACROS if any(macro in text for text in conditional)},
+        "wide": any("KERNEL_WIDE" in text for text in [*helpers, *kernels]),
         "records": records,
         "pointers": layout.arena_pointers(program),
         "network": layout.network(program),

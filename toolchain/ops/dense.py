@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from toolchain.config import Rounding
 from toolchain.errors import InputError
 from toolchain.fixedpoint import reduced_multiplier, requantize, requantize_wide
 from toolchain.ir.graph import Tensor
@@ -83,16 +82,15 @@ def _int8_call(
         mve = dsp = pairs.record(still, geometry, AT_ONCE)
     scratch = None
     if helium.requantizes(spec):
-        mve = helium.record(spec, rows, portable)
-        scratch = helium.step_bytes(inputs) if inputs % helium.INPUTS else 0
+        mve = helium.dense_record(spec, rows)
+        scratch = helium.step_bytes(inputs) if inputs % helium.HALF else 0
     kernel = linear_kernel(
         "dense",
         "dense",
-        variant
-        | {"dsp": still is not None, "mve": helium.requantizes(spec), "single": spec.rounding is Rounding.SINGLE},
+        variant | {"dsp": still is not None, **helium.variant(spec)},
         "products4_s8",
         dsp=() if still is None else pairs.DENSE_HELPERS,
-        mve=helium.DENSE_HELPERS if helium.requantizes(spec) else (),
+        mve=helium.dense_helpers(spec) if helium.requantizes(spec) else (),
     )
     return Call(kernel, fields_of_bodies(portable, dsp, mve), scratch=scratch, overlaps=(overlap,))
 

@@ -1,8 +1,9 @@
 """Convolutions of each channel for itself, one output per input channel.
 
-Cores with DSP instructions take 3x3 kernels four channels at a time: bands of rows go as pairs of int16 into planes
-in scratch, zero points around, then two taps are one multiplication. The int16 are 256 times as large, so that the
-upper half of a sum times its multiplier keeps a fraction.
+Of 3x3 kernels some channels are taken at a time. Cores with DSP instructions put bands of rows as pairs of int16 into
+planes in scratch, zero points around, then two taps are one multiplication. The int16 are 256 times as large, so that
+the upper half of a sum times its multiplier keeps a fraction. Plain C keeps the three rows under a row of outputs, with
+their padding: then no tap is left out, and the zero point is in the bias.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from toolchain.config import Rounding
 from toolchain.ir.types import DType, TensorType
 from toolchain.ops import pairs
 from toolchain.ops.base import Call, Constant, Kernel, Operands, Plain, fields_of_bodies
@@ -24,10 +26,16 @@ PLANES = 4
 """Channels at a time."""
 GEOMETRY = ("batch", "channels", "in_y", "in_x", "out_y", "out_x", "stride_y", "stride_x", "pad_y", "pad_x")
 """Fields of the geometry that the body for DSP instructions takes."""
-BLOCKS = {1: ((3, 62), (5, 88), (6, 105)), 2: ((3, 80), (6, 125))}
+DSP_BLOCKS = {1: ((3, 62), (5, 88), (6, 105)), 2: ((3, 80), (6, 125))}
 """Of each stride along x: how many outputs a block may have, and what it costs."""
 BAND_BYTES = 1152
 """Scratch for the planes of a band, unless the rows of one window take more, or the network leaves room."""
+LANES = 8
+"""Channels that plain C takes at a time at most."""
+ROWS = 3
+"""Rows of these that it keeps."""
+BLOCKS = (2, 3)
+"""Outputs of a row that plain C takes at a time, with a vector unit and without."""
 SCALE_BITS = 8
 """Inputs are multiplied by two to this power, so that scaled sums keep their fraction."""
 LARGEST_SUM = 1 << (31 - SCALE_BITS)
@@ -50,20 +58,27 @@ def depthwise_call(
     spec = pairs.stilled(spec) if spec is not None and narrow and spec.per_channel else spec
     weight = np.moveaxis((constant(operands.inputs[1]) if spec is None else spec.weight)[..., 0], 0, -1)
     variant, fields = linear_call_parts(operands, clamp, weight, spec, padded=padded)
-    rows, overlap = _kept_rows(x, y, axes)
-    scratch = rows * _row_bytes(x)
-    record: dict[str, Plain] = {**geometry, "kept_rows": rows, **fields}
     if spec is None or not narrow or not _fits_planes(spec, axes):
+        rows, overlap = _kept_rows(x, y, axes)
         kernel = linear_kernel("depthwise", "depthwise", variant | {"planes": False}, *_windows(variant))
-        return Call(kernel, {**record}, scratch=scratch, overlaps=(overlap,))
-    planes = _planes(axes, max(BAND_BYTES, operands.room, scratch))
-    record |= spec.record(weight, offset=True)
-    dsp = _planes_record(spec, geometry, record["weight"], planes)
-    overlap_planes = in_bands(x, y, planes["band_y"], *axes[0])
+        record = {**geometry, "kept_rows": rows, **fields}
+        return Call(kernel, {**record}, scratch=rows * _row_bytes(x), overlaps=(overlap,))
+    columns = _row_columns(axes)
+    planes = _planes(axes, max(BAND_BYTES, operands.room, ROWS * LANES * columns))
+    portable = {**geometry, **spec.record(weight, offset=True), "row_x": columns}
+    dsp = _planes_record(spec, geometry, portable["weight"], planes)
+    overlaps = (common(*(in_bands(x, y, band, *axes[0]) for band in (1, planes["band_y"]))),)
     kernel = _planes_kernel(linear_kernel("depthwise", "depthwise", variant), spec)
-    scratch = max(scratch, planes["plane_bytes"])
-    fields_of = fields_of_bodies(record, dsp, dsp)
-    return Call(kernel, fields_of, scratch=scratch, overlaps=(common(overlap, overlap_planes),))
+    scratch = max(ROWS * LANES * columns, planes["plane_bytes"])
+    return Call(kernel, fields_of_bodies(portable, dsp, dsp), scratch=scratch, overlaps=overlaps)
+
+
+def _row_columns(axes: Sequence[Sequence[int]]) -> int:
+    """Columns that plain C keeps of an input row, its padding and what a last block of outputs reaches included."""
+    _, (in_x, out_x, kernel, stride, _, pad) = axes
+    outputs = max(-(-out_x // at_once) * at_once for at_once in BLOCKS)
+    columns = max((outputs - 1) * stride + kernel, pad + in_x)
+    return columns + columns % stride
 
 
 def _windows(variant: dict[str, Any]) -> tuple[str, str]:
@@ -99,7 +114,7 @@ def _fits_planes(spec: LinearSpec, axes: Sequence[Sequence[int]]) -> bool:
     """Whether the body for DSP instructions takes the layer: a kernel of 3x3 and sums that 2^SCALE_BITS times fit."""
     along_y, along_x = axes
     whole = all((kernel, dilation) == (3, 1) and pad >= 0 for _, _, kernel, _, dilation, pad in axes)
-    strides = along_y[3] <= along_y[2] and along_x[3] in BLOCKS
+    strides = along_y[3] <= along_y[2] and along_x[3] in DSP_BLOCKS
     return whole and strides and len(spec.weight) >= PLANES and bool((_largest_sums(spec) < LARGEST_SUM).all())
 
 
@@ -137,7 +152,7 @@ def _even(count: int) -> int:
 
 def _block(outputs: int, stride: int) -> int:
     """Outputs of a block: the cheapest choice for a row. Blocks side by side begin at even columns."""
-    sizes = [(-(-outputs // size) * cost, size) for size, cost in BLOCKS[stride]]
+    sizes = [(-(-outputs // size) * cost, size) for size, cost in DSP_BLOCKS[stride]]
     return min((cost, size) for cost, size in sizes if size >= outputs or size * stride % 2 == 0)[1]
 
 
@@ -161,6 +176,7 @@ def _planes_record(
 def _planes_kernel(kernel: Kernel, spec: LinearSpec) -> Kernel:
     rectified = _rectified(spec)
     facts = {**dict(kernel.variant), "offset": True, "planes": True, "rectified": rectified}
+    facts["single"] = spec.rounding is Rounding.SINGLE
     words = ("depthwise3x3", *(("relu",) if rectified else ()), *(("channels",) if spec.per_channel else ()), "s8")
     shared = ("four_bytes", "int16_pairs", "depthwise_planes", "depthwise_taps")
     own = ("depthwise_blocks", "depthwise_relu_s8")
@@ -170,6 +186,6 @@ def _planes_kernel(kernel: Kernel, spec: LinearSpec) -> Kernel:
         symbol="_".join(words),
         variant=tuple(facts.items()),
         helpers=("clamp_s8",),
-        portable_helpers=("requantize", "taps_within", "window_offset_s8"),
+        portable_helpers=("product_upper" if rectified else "requantize", "sums_3x3"),
         dsp_helpers=(*shared, *(own if rectified else clamped)),
     )

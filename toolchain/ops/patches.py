@@ -54,21 +54,22 @@ def _int8_call(
 ) -> Call:
     """The call with the bodies that the numbers allow; `overlaps` of plain C, of that for DSP."""
     rows = spec.weight.reshape(len(spec.weight), -1)
-    pointwise: dict[str, Plain] = {"pointwise": _pointwise(geometry)}
+    pointwise = _pointwise(geometry)
     scratch = PIXELS * (-(-rows.shape[1] // STEP) * STEP)
     overlap: Overlap | None = overlaps[0]
     dsp = mve = portable = {**geometry, **fields}
     still = pairs.settled(spec)
     if still is not None:
-        mve = dsp = pairs.record(still, {**geometry, "zero_x": spec.zero_x, **pointwise})
+        mve = dsp = pairs.record(still, {**geometry, "zero_x": spec.zero_x, "pointwise": pointwise})
         overlap = common(*overlaps)
         scratch = max(scratch, _dsp_scratch(rows.shape[1], geometry))
     if helium.requantizes(spec):
-        mve = helium.record(spec, rows, {**geometry, **pointwise, **fields})
+        mve = helium.conv_record(spec, rows, geometry, pointwise=pointwise)
+        scratch = max(scratch, helium.conv_scratch(rows))
     kernel = linear_kernel(
         "conv",
         "conv",
-        variant | {"dsp": still is not None, "mve": helium.requantizes(spec)},
+        variant | {"dsp": still is not None, **helium.variant(spec)},
         "products_s8",
         dsp=() if still is None else pairs.CONV_HELPERS,
         mve=helium.CONV_HELPERS if helium.requantizes(spec) else (),

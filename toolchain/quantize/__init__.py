@@ -40,9 +40,9 @@ LAYER_MACS = 1_000_000_000
 LAYER_BYTES = 1 << 28
 """Memory of their activations."""
 Progress = Callable[[str, int, int], None]
-"""Called with a stage, how much of it is done, and how much there is."""
+"""Called with a stage, how much of it is done, and how much there is (0: unknown)."""
 
-__all__ = ["Goal", "QuantizationReport", "TensorRange", "inherited", "quantize", "scale_mismatch"]
+__all__ = ["Goal", "Progress", "QuantizationReport", "TensorRange", "inherited", "quantize", "scale_mismatch"]
 
 
 def quantize(

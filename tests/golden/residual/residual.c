@@ -21,6 +21,13 @@
 #define KERNEL_MVE 0
 #endif
 
+/* Whether sums are laid out for a vector unit. */
+#if defined(__GNUC__) && (defined(__SSE2__) || defined(__ARM_NEON)) && !defined(RESIDUAL_PORTABLE)
+#define KERNEL_WIDE 1
+#else
+#define KERNEL_WIDE 0
+#endif
+
 #include "residual_vectors.h"
 #include "residual_weights.h"
 
@@ -395,7 +402,7 @@ static void pixels_s8(const struct pairs_s8 *layer, int32_t first, int32_t beyon
 #endif
 
 #if !KERNEL_DSP
-#if defined(__SSE2__) || defined(__ARM_NEON)
+#if KERNEL_WIDE
 /* Inputs that a vector unit takes at a time, and how many are made 16 bits wide for it at once. */
 enum { step_s8 = 32, block_s8 = 256 };
 
@@ -517,190 +524,254 @@ static inline void fill_mve(int8_t *to, int32_t value, int32_t bytes)
                    : "q0", "lr", "memory");
 }
 
-/* Four times sum * multiplier * 2^(shift - 31) for shift < 0: a rounding doubling high multiply,
- * then a rounding shift with halves away from zero. */
-static inline int32x4_t requantize_mve(int32x4_t sums, int32x4_t multiplier, int32x4_t shift)
+/* Copies `rows` runs of `bytes` for two pixels; behind each run its pointers move on by as much. */
+static inline void copy_pair_mve(int8_t *to, int8_t *other_to, int32_t to_step, const int8_t *from,
+                                 const int8_t *other, int32_t step, int32_t bytes, int32_t rows)
 {
-    const int32x4_t high = vqrdmulhq_s32(sums, multiplier);
-
-    return vrshlq_s32(vaddq_s32(high, vshrq_n_s32(high, 31)), shift);
+    __asm volatile("1:\n\t"
+                   "wlstp.8 lr, %[bytes], 3f\n"
+                   "2:\n\t"
+                   "vldrb.8 q0, [%[from]], #16\n\t"
+                   "vldrb.8 q1, [%[other]], #16\n\t"
+                   "vstrb.8 q0, [%[to]], #16\n\t"
+                   "vstrb.8 q1, [%[other_to]], #16\n\t"
+                   "letp lr, 2b\n"
+                   "3:\n\t"
+                   "add %[from], %[from], %[step]\n\t"
+                   "add %[other], %[other], %[step]\n\t"
+                   "add %[to], %[to], %[to_step]\n\t"
+                   "add %[other_to], %[other_to], %[to_step]\n\t"
+                   "subs %[rows], %[rows], #1\n\t"
+                   "bne 1b"
+                   : [to] "+&r"(to), [other_to] "+&r"(other_to), [from] "+&r"(from),
+                     [other] "+&r"(other), [rows] "+&r"(rows)
+                   : [bytes] "r"(bytes), [step] "r"(step), [to_step] "r"(to_step)
+                   : "q0", "q1", "lr", "cc", "memory");
 }
 
-/* Four values limited to low .. high. */
-static inline int32x4_t clamp_mve(int32x4_t values, int32x4_t low, int32x4_t high)
-{
-    return vminq_s32(vmaxq_s32(values, low), high);
-}
-
-/* Two patches, whose inputs lie from x to x_end and from `other` on, and where the weights and the
- * bias, multiplier and shift of the next four outputs lie. */
-struct patches_mve {
-    const int8_t *x, *other, *x_end;
-    const int8_t *weight;
+/* Two pixels: what their outputs take, in the order in which registers are loaded with it. */
+struct pixels_mve {
+    int8_t *y, *other_y;
+    const int8_t *x;
+    int32_t negatives; /* whether outputs below zero_y count */
+    const int8_t *other_x;
     const int32_t *scales;
+    const int8_t *weight_end;
+    int32_t zero_y;
+    int32_t multiplier, shift; /* unless each output has its own */
+    const int8_t *weight;
+    const int8_t *last_x; /* the last 8 inputs of x */
 };
-
-/* Bias plus weight * x for four outputs of both patches; goes on to the weights of the next four.
- * What multiplies and adds wants its sums in even registers and here takes all of them. */
-static inline void sums_2x4_mve(struct patches_mve *at, int32x4_t *sums, int32x4_t *others)
-{
-    int8x16_t inputs, other_inputs, weights;
-
-    __asm volatile("ldr r3, [%[at], #16]\n\t"
-                   "ldrd r0, r2, [r3]\n\t"
-                   "ldrd r4, r6, [r3, #8]\n\t"
-                   "ldrd r8, r10, [r3]\n\t"
-                   "ldrd r12, lr, [r3, #8]\n\t"
-                   "ldrd r3, r5, [%[at]]\n\t"
-                   "ldrd r9, r11, [%[at], #8]\n"
-                   "1:\n\t"
-                   "vldrb.8 %q[weights], [r11], #16\n\t"
-                   "vldrb.8 %q[inputs], [r3], #16\n\t"
-                   "vldrb.8 %q[other_inputs], [r5], #16\n\t"
-                   "vmladava.s8 r0, %q[inputs], %q[weights]\n\t"
-                   "vmladava.s8 r8, %q[other_inputs], %q[weights]\n\t"
-                   "vldrb.8 %q[weights], [r11], #16\n\t"
-                   "vmladava.s8 r2, %q[inputs], %q[weights]\n\t"
-                   "vmladava.s8 r10, %q[other_inputs], %q[weights]\n\t"
-                   "vldrb.8 %q[weights], [r11], #16\n\t"
-                   "vmladava.s8 r4, %q[inputs], %q[weights]\n\t"
-                   "vmladava.s8 r12, %q[other_inputs], %q[weights]\n\t"
-                   "vldrb.8 %q[weights], [r11], #16\n\t"
-                   "vmladava.s8 r6, %q[inputs], %q[weights]\n\t"
-                   "vmladava.s8 lr, %q[other_inputs], %q[weights]\n\t"
-                   "cmp r3, r9\n\t"
-                   "bne 1b\n\t"
-                   "str r11, [%[at], #12]\n\t"
-                   "vmov %q[sums][2], %q[sums][0], r0, r4\n\t"
-                   "vmov %q[sums][3], %q[sums][1], r2, r6\n\t"
-                   "vmov %q[others][2], %q[others][0], r8, r12\n\t"
-                   "vmov %q[others][3], %q[others][1], r10, lr"
-                   : [at] "+r"(at), [inputs] "=&w"(inputs), [other_inputs] "=&w"(other_inputs),
-                     [weights] "=&w"(weights), [sums] "=&w"(*sums), [others] "=&w"(*others)
-                   :
-                   : "r0", "r2", "r3", "r4", "r5", "r6", "r8", "r9", "r10", "r11", "r12", "lr",
-                     "cc", "memory");
-}
-
-/* The lowest bytes of up to four lanes each to y and, `stride` behind, of the others. The compiler
- * holds no predicate across this. */
-static inline void store_2x4_mve(int8_t *y, int32_t stride, int32_t lanes, int32x4_t values,
-                                 int32x4_t others)
-{
-    __asm volatile("vctp.32 %[lanes]\n\t"
-                   "vpstt\n\t"
-                   "vstrbt.32 %q[values], [%[y]]\n\t"
-                   "vstrbt.32 %q[others], [%[other]]"
-                   :
-                   : [lanes] "r"(lanes), [values] "w"(values), [others] "w"(others), [y] "l"(y),
-                     [other] "l"(y + stride)
-                   : "memory");
-}
 #endif
 
 #if KERNEL_MVE
-/* Convolution. What lies under two pixels goes into patches, then every weight serves both. */
+/* Convolution. What lies under two pixels goes into patches, then every weight serves both.
+Sizes and
+ * steps along x are in bytes. */
 struct conv_channels_s8 {
-    int32_t batch;
-    int32_t in_y, in_x, in_channels;
-    int32_t out_y, out_x, out_channels;
-    int32_t kernel_y, kernel_x;
-    int32_t stride_y, stride_x;
-    int32_t dilation_y;
-    int32_t pad_y, pad_x;
-    int32_t pointwise; /* whether an output pixel lies under the input pixel of its place alone */
+    int32_t pixels, out_y, out_x, out_channels;
+    int32_t pointwise;        /* whether a window is the pixel of the same place alone */
+    int32_t inner_y, inner_x; /* the first pixels of y whose windows are wholly inside */
+    int32_t outer_y, outer_x; /* the first ones behind those */
+    int32_t in_y, in_row, in_picture;
+    int32_t kernel_y, width; /* rows of a window, bytes of a row */
+    int32_t patch;           /* inputs of a window up to whole steps */
+    int32_t stride_y, pad_y, dilation_y;
+    int32_t pad_x;
+    int32_t step_y, step_x;   /* from a window to the next */
+    int32_t begin;            /* from the first window to the picture */
+    int32_t behind, behind_x; /* from whole steps of a window's row to the next, in patches, in x */
     int32_t zero_x;
-    const int8_t *weight;  /* of four outputs: 16 inputs for each, the next 16, ... */
+    const int8_t *weight;  /* of four outputs: 16 inputs for each, the next 16, ..., maybe 8 */
+    int32_t weights;       /* bytes of all */
+    int32_t aside;         /* 0, or bytes of a pixel's outputs, which then go into scratch first */
+    int32_t negatives;     /* whether outputs below zero_y count */
     const int32_t *scales; /* of four outputs: bias, multiplier, shift of each */
     int32_t zero_y;
     int32_t low, high;
 };
 
-/* What lies under a pixel, its first row and column at `top` and `left` of the picture. */
-static inline void conv_channels_s8_patch(const struct conv_channels_s8 *layer,
-                                          const int8_t *picture, int32_t top, int32_t left,
-                                          int8_t *patch)
-{
-    const int32_t channels = layer->in_channels;
-    const int32_t width = layer->kernel_x * channels;
-    const int32_t in_row = layer->in_x * channels;
-    const int32_t last = top + (layer->kernel_y - 1) * layer->dilation_y;
-    const int32_t beyond = left + layer->kernel_x - layer->in_x;
+/* A pixel of the output. */
+struct conv_channels_s8_place {
+    const int8_t *picture;
+    int32_t row, column;
+};
 
-    if (top >= 0 && left >= 0 && last < layer->in_y && beyond <= 0) {
-        const int8_t *inputs = picture + top * in_row + left * channels;
-        const int32_t pitch = layer->dilation_y * in_row;
-        for (int32_t row = layer->kernel_y; row > 0; row--) {
-            copy_mve(patch, inputs, width);
-            patch += width;
-            inputs += pitch;
-        }
-        return;
-    }
+/* What lies under a pixel that may be at the border. */
+static void conv_channels_s8_patch(const struct conv_channels_s8 *layer,
+                                   const struct conv_channels_s8_place *place, int8_t *patch)
+{
+    const int32_t top = place->row * layer->stride_y - layer->pad_y;
+    const int32_t left = place->column * layer->step_x - layer->pad_x;
     const int32_t first = left < 0 ? -left : 0;
-    const int32_t run = (layer->kernel_x - (beyond > 0 ? beyond : 0) - first) * channels;
-    fill_mve(patch, layer->zero_x, layer->kernel_y * width);
-    for (int32_t row = 0; row < layer->kernel_y && run > 0; row++) {
-        const int32_t in_y = top + row * layer->dilation_y;
+    const int32_t right = layer->in_row - left;
+    const int32_t run = (right < layer->width ? right : layer->width) - first;
+
+    fill_mve(patch, layer->zero_x, layer->patch);
+    for (int32_t tap = 0; tap < layer->kernel_y && run > 0; tap++) {
+        const int32_t in_y = top + tap * layer->dilation_y;
         if (in_y >= 0 && in_y < layer->in_y) {
-            copy_mve(patch + row * width + first * channels,
-                     picture + in_y * in_row + (left + first) * channels, run);
+            copy_mve(patch + first, place->picture + in_y * layer->in_row + left + first, run);
         }
+        patch += layer->width;
     }
 }
 
-static inline void conv_channels_s8_outputs(const struct conv_channels_s8 *layer,
-                                            struct patches_mve *at, int8_t *y, int32_t second_y)
+/* Four outputs of both pixels at a time: sums, which want even registers and take all of them, then
+ * what is scaled, limited and stored. */
+static inline void conv_channels_s8_outputs(struct pixels_mve *pixels, int32x4_t low,
+                                            int32x4_t high)
 {
-    const int32x4_t zero_y = vdupq_n_s32(layer->zero_y);
-    const int32x4_t low = vdupq_n_s32(layer->low), high = vdupq_n_s32(layer->high);
-    const int32_t *scales = layer->scales;
+    const void *weight = pixels;
 
-    at->weight = layer->weight;
-    for (int8_t *const y_end = y + layer->out_channels; y < y_end; y += 4) {
-        int32x4_t sums, others;
-        at->scales = scales;
-        sums_2x4_mve(at, &sums, &others);
-        const int32x4_t multiplier = vldrwq_s32(scales + 4), shift = vldrwq_s32(scales + 8);
-        sums = vaddq_s32(requantize_mve(sums, multiplier, shift), zero_y);
-        others = vaddq_s32(requantize_mve(others, multiplier, shift), zero_y);
-        store_2x4_mve(y, second_y, y_end - y, clamp_mve(sums, low, high),
-                      clamp_mve(others, low, high));
-        scales += 12;
+    __asm volatile("mov r11, %[weight]\n\t"
+                   "ldrd %[weight], r9, [r11, #40]\n\t"
+                   "ldr r3, [r11, #8]\n\t"
+                   "ldrd r5, r6, [r11, #16]\n"
+                   "1:\n\t"
+                   "ldm r6, {r8, r10, r12, lr}\n\t"
+                   "ldm r6, {r0, r2, r4, r6}\n"
+                   "2:\n\t"
+                   "vldrb.8 q2, [%[weight]], #16\n\t"
+                   "vldrb.8 q0, [r3], #16\n\t"
+                   "vldrb.8 q1, [r5], #16\n\t"
+                   "vmladava.s8 r0, q0, q2\n\t"
+                   "vmladava.s8 r8, q1, q2\n\t"
+                   "vldrb.8 q2, [%[weight]], #16\n\t"
+                   "vmladava.s8 r2, q0, q2\n\t"
+                   "vmladava.s8 r10, q1, q2\n\t"
+                   "vldrb.8 q2, [%[weight]], #16\n\t"
+                   "vmladava.s8 r4, q0, q2\n\t"
+                   "vmladava.s8 r12, q1, q2\n\t"
+                   "vldrb.8 q2, [%[weight]], #16\n\t"
+                   "vmladava.s8 r6, q0, q2\n\t"
+                   "vmladava.s8 lr, q1, q2\n\t"
+                   "cmp r3, r9\n\t"
+                   "blo 2b\n\t"
+                   "bne 3f\n\t"
+                   "vldrb.s16 q2, [%[weight]], #8\n\t"
+                   "vldrb.s16 q0, [r3]\n\t"
+                   "vldrb.s16 q1, [r5]\n\t"
+                   "vmladava.s16 r0, q0, q2\n\t"
+                   "vmladava.s16 r8, q1, q2\n\t"
+                   "vldrb.s16 q2, [%[weight]], #8\n\t"
+                   "vmladava.s16 r2, q0, q2\n\t"
+                   "vmladava.s16 r10, q1, q2\n\t"
+                   "vldrb.s16 q2, [%[weight]], #8\n\t"
+                   "vmladava.s16 r4, q0, q2\n\t"
+                   "vmladava.s16 r12, q1, q2\n\t"
+                   "vldrb.s16 q2, [%[weight]], #8\n\t"
+                   "vmladava.s16 r6, q0, q2\n\t"
+                   "vmladava.s16 lr, q1, q2\n"
+                   "3:\n\t"
+                   "vmov q0[2], q0[0], r0, r4\n\t"
+                   "vmov q0[3], q0[1], r2, r6\n\t"
+                   "vmov q1[2], q1[0], r8, r12\n\t"
+                   "vmov q1[3], q1[1], r10, lr\n\t"
+                   "ldm r11, {r0, r2, r3, r4, r5, r6, r8, r10}\n\t"
+                   "vldrw.32 q2, [r6, #16]\n\t"
+                   "vqrdmulh.s32 q0, q0, q2\n\t"
+                   "vqrdmulh.s32 q1, q1, q2\n\t"
+                   "cbz r4, 4f\n\t"
+                   "vshr.s32 q2, q0, #31\n\t"
+                   "vshr.s32 q3, q1, #31\n\t"
+                   "vadd.i32 q0, q0, q2\n\t"
+                   "vadd.i32 q1, q1, q3\n"
+                   "4:\n\t"
+                   "vldrw.32 q2, [r6, #32]\n\t"
+                   "add r6, r6, #48\n\t"
+                   "vrshl.s32 q0, q0, q2\n\t"
+                   "vrshl.s32 q1, q1, q2\n\t"
+                   "vadd.i32 q0, q0, r10\n\t"
+                   "vadd.i32 q1, q1, r10\n\t"
+                   "vmax.s32 q0, q0, %q[low]\n\t"
+                   "vmax.s32 q1, q1, %q[low]\n\t"
+                   "vmin.s32 q0, q0, %q[high]\n\t"
+                   "vmin.s32 q1, q1, %q[high]\n\t"
+                   "vstrb.32 q0, [r0], #4\n\t"
+                   "vstrb.32 q1, [r2], #4\n\t"
+                   "stm r11, {r0, r2, r3, r4, r5, r6}\n\t"
+                   "cmp %[weight], r8\n\t"
+                   "bne 1b\n\t"
+                   "str %[weight], [r11, #40]"
+                   : [weight] "+l"(weight)
+                   : [low] "w"(low), [high] "w"(high)
+                   : "r0", "r2", "r3", "r4", "r5", "r6", "r8", "r9", "r10", "r11", "r12", "lr",
+                     "q0", "q1", "q2", "q3", "cc", "memory");
+}
+
+static inline void conv_channels_s8_advance(const struct conv_channels_s8 *layer,
+                                            struct conv_channels_s8_place *place)
+{
+    place->column++;
+    if (place->column == layer->out_x) {
+        place->column = 0;
+        place->row++;
     }
+    if (place->row == layer->out_y) {
+        place->row = 0;
+        place->picture += layer->in_picture;
+    }
+}
+
+/* What lies under two pixels, or under one. */
+static inline void conv_channels_s8_patches(const struct conv_channels_s8 *layer,
+                                            struct conv_channels_s8_place *place, int32_t second,
+                                            int8_t *patches)
+{
+    const int32_t row = place->row, column = place->column, step = layer->step_x;
+
+    if (row >= layer->inner_y && row < layer->outer_y && column >= layer->inner_x &&
+        column + 1 < layer->outer_x) {
+        const int32_t start = row * layer->step_y + column * step - layer->begin;
+        const int8_t *inputs = place->picture + start;
+        copy_pair_mve(patches, patches + layer->patch, layer->behind, inputs, inputs + step,
+                      layer->behind_x, layer->width, layer->kernel_y);
+        place->column++;
+    } else {
+        conv_channels_s8_patch(layer, place, patches);
+        if (second > 0) {
+            conv_channels_s8_advance(layer, place);
+            conv_channels_s8_patch(layer, place, patches + layer->patch);
+        }
+    }
+    conv_channels_s8_advance(layer, place);
 }
 
 static void conv_channels_s8(const struct conv_channels_s8 *layer, const int8_t *x, int8_t *y,
                              void *scratch)
 {
-    const int32_t channels = layer->in_channels, outputs = layer->out_channels;
-    const int32_t inputs = layer->kernel_y * layer->kernel_x * channels;
-    const int32_t stride = (inputs + 15) / 16 * 16;
+    const int32x4_t low = vdupq_n_s32(layer->low), high = vdupq_n_s32(layer->high);
+    const int32_t patch = layer->patch, outputs = layer->out_channels;
     int8_t *const patches = scratch;
-    struct patches_mve at = {patches, patches + stride, patches + stride, NULL, NULL};
-    int32_t row = 0, column = 0;
+    int8_t *const aside = patches + 2 * patch;
+    struct conv_channels_s8_place place = {x, 0, 0};
+    struct pixels_mve pixels;
 
-    for (int32_t left = layer->batch * layer->out_y * layer->out_x; left > 0; left -= 2) {
+    pixels.x = patches;
+    pixels.last_x = patches + patch - 8;
+    pixels.negatives = layer->negatives;
+    pixels.zero_y = layer->zero_y;
+    pixels.weight_end = layer->weight + layer->weights;
+    for (int32_t left = layer->pixels; left > 0; left -= 2) {
         const int32_t second = left > 1 ? 1 : 0;
         if (layer->pointwise) {
-            copy_mve(patches, x, channels);
-            copy_mve(patches + stride, x + second * channels, channels);
-            x += 2 * channels;
+            copy_mve(patches, x, layer->width);
+            copy_mve(patches + patch, x + second * layer->width, layer->width);
+            x += 2 * layer->width;
         } else {
-            for (int32_t i = 0; i <= second; i++) {
-                const int32_t in_y = row * layer->stride_y - layer->pad_y;
-                const int32_t in_x = column * layer->stride_x - layer->pad_x;
-                conv_channels_s8_patch(layer, x, in_y, in_x, patches + i * stride);
-                column = column + 1 < layer->out_x ? column + 1 : 0;
-                row += column == 0 ? 1 : 0;
-                if (row == layer->out_y) {
-                    row = 0;
-                    x += layer->in_y * layer->in_x * channels;
-                }
-            }
+            conv_channels_s8_patches(layer, &place, second, patches);
         }
-        at.other = patches + second * stride;
-        conv_channels_s8_outputs(layer, &at, y, second * outputs);
+        pixels.other_x = patches + second * patch;
+        pixels.scales = layer->scales;
+        pixels.weight = layer->weight;
+        pixels.y = layer->aside > 0 ? aside : y;
+        pixels.other_y = pixels.y + second * (layer->aside > 0 ? layer->aside : outputs);
+        conv_channels_s8_outputs(&pixels, low, high);
+        if (layer->aside > 0) {
+            copy_mve(y, aside, outputs);
+            copy_mve(y + second * outputs, aside + second * layer->aside, outputs);
+        }
         y += 2 * outputs;
     }
 }
@@ -1120,26 +1191,37 @@ static void maxpool_s8(const struct maxpool_s8 *layer, const int8_t *x, int8_t *
 
 /* conv1 */
 static const struct conv_channels_s8 conv0 = {
+#if !KERNEL_MVE
     .batch = 1,
+#endif
     .in_y = 6,
+#if !KERNEL_MVE
     .in_x = 6,
     .in_channels = 3,
+#endif
     .out_y = 6,
     .out_x = 6,
     .out_channels = 4,
     .kernel_y = 3,
+#if !KERNEL_MVE
     .kernel_x = 3,
+#endif
     .stride_y = 1,
+#if !KERNEL_MVE
     .stride_x = 1,
+#endif
     .dilation_y = 1,
     .pad_y = 1,
-    .pad_x = 1,
 #if KERNEL_MVE
+    .pad_x = 3,
     .weight = conv0_weight_mve,
     .zero_y = -128,
     .low = -128,
     .high = 127,
-#elif !KERNEL_DSP
+#elif KERNEL_DSP
+    .pad_x = 1,
+#else
+    .pad_x = 1,
     .weight = conv0_weight,
     .bias = conv0_bias,
     .multiplier = conv0_multiplier,
@@ -1151,6 +1233,23 @@ static const struct conv_channels_s8 conv0 = {
     .zero_x = 15,
 #if KERNEL_MVE
     .pointwise = 0,
+    .pixels = 36,
+    .inner_y = 1,
+    .outer_y = 5,
+    .inner_x = 1,
+    .outer_x = 5,
+    .in_row = 18,
+    .in_picture = 108,
+    .width = 9,
+    .step_y = 18,
+    .step_x = 3,
+    .begin = 21,
+    .behind = -7,
+    .behind_x = 2,
+    .patch = 32,
+    .weights = 128,
+    .aside = 0,
+    .negatives = 0,
     .scales = conv0_scales_mve,
 #elif KERNEL_DSP
     .pointwise = 0,
@@ -1165,26 +1264,37 @@ static const struct conv_channels_s8 conv0 = {
 
 /* conv2 */
 static const struct conv_channels_s8 conv1 = {
+#if !KERNEL_MVE
     .batch = 1,
+#endif
     .in_y = 6,
+#if !KERNEL_MVE
     .in_x = 6,
     .in_channels = 4,
+#endif
     .out_y = 6,
     .out_x = 6,
     .out_channels = 4,
     .kernel_y = 3,
+#if !KERNEL_MVE
     .kernel_x = 3,
+#endif
     .stride_y = 1,
+#if !KERNEL_MVE
     .stride_x = 1,
+#endif
     .dilation_y = 1,
     .pad_y = 1,
-    .pad_x = 1,
 #if KERNEL_MVE
+    .pad_x = 4,
     .weight = conv1_weight_mve,
     .zero_y = -36,
     .low = -128,
     .high = 127,
-#elif !KERNEL_DSP
+#elif KERNEL_DSP
+    .pad_x = 1,
+#else
+    .pad_x = 1,
     .weight = conv1_weight,
     .bias = conv1_bias,
     .multiplier = conv1_multiplier,
@@ -1196,6 +1306,23 @@ static const struct conv_channels_s8 conv1 = {
     .zero_x = -128,
 #if KERNEL_MVE
     .pointwise = 0,
+    .pixels = 36,
+    .inner_y = 1,
+    .outer_y = 5,
+    .inner_x = 1,
+    .outer_x = 5,
+    .in_row = 24,
+    .in_picture = 144,
+    .width = 12,
+    .step_y = 24,
+    .step_x = 4,
+    .begin = 28,
+    .behind = -4,
+    .behind_x = 8,
+    .patch = 40,
+    .weights = 160,
+    .aside = 0,
+    .negatives = 1,
     .scales = conv1_scales_mve,
 #elif KERNEL_DSP
     .pointwise = 0,
@@ -1392,7 +1519,7 @@ static uint32_t weights_crc32(void)
 #if KERNEL_MVE
     crc = crc32_elements(crc, conv0_weight_mve, 128, 1);
     crc = crc32_elements(crc, conv0_scales_mve, 12, 4);
-    crc = crc32_elements(crc, conv1_weight_mve, 192, 1);
+    crc = crc32_elements(crc, conv1_weight_mve, 160, 1);
     crc = crc32_elements(crc, conv1_scales_mve, 12, 4);
 #elif KERNEL_DSP
     crc = crc32_elements(crc, conv0_pairs_weight_dsp, 64, 2);

@@ -21,6 +21,13 @@
 #define KERNEL_MVE 0
 #endif
 
+/* Whether sums are laid out for a vector unit. */
+#if defined(__GNUC__) && (defined(__SSE2__) || defined(__ARM_NEON)) && !defined(SEPARABLE_PORTABLE)
+#define KERNEL_WIDE 1
+#else
+#define KERNEL_WIDE 0
+#endif
+
 #include "separable_vectors.h"
 #include "separable_weights.h"
 
@@ -402,7 +409,7 @@ static inline void multiply_octet(const int8_t **x, const int16_t **weight, int3
 #endif
 
 #if !KERNEL_DSP
-#if defined(__SSE2__) || defined(__ARM_NEON)
+#if KERNEL_WIDE
 /* Inputs that a vector unit takes at a time, and how many are made 16 bits wide for it at once. */
 enum { step_s8 = 32, block_s8 = 256 };
 
@@ -484,76 +491,105 @@ static inline void products4_s8(const int8_t *x, const int8_t *weight, int32_t i
     memcpy(sums, products, sizeof products);
 }
 
-/* Channels at a time: two vectors, or as many sums as stay in registers. */
-#if defined(__SSE2__) || defined(__ARM_NEON)
-enum { taps_lanes = 16 };
-#else
-enum { taps_lanes = 4 };
-#endif
-
-/* Taps of a window along an axis. */
-struct taps {
-    int32_t first, count;
-};
-
-/* The taps within the picture that channels are summed over. The rows of x lie in a ring: `row` is
- * the first, `ring` how many there are; the other sizes are strides in elements. */
-struct window {
-    int32_t channels;
-    int32_t ring, width;
-    int32_t row, rows, columns;
-    int32_t row_step, step, weights;
-};
-
-/* Of `kernel` taps, `dilation` apart from `start` on, those within 0 .. size. */
-static inline struct taps taps_within(int32_t start, int32_t kernel, int32_t dilation, int32_t size)
+/* a * b / 2^32. */
+static inline int32_t product_upper(int32_t a, int32_t b)
 {
-    struct taps taps = {0, 0};
-
-    while (taps.first < kernel && start + taps.first * dilation < 0) {
-        taps.first++;
-    }
-    taps.count = kernel - taps.first;
-    while (taps.count > 0 && start + (taps.first + taps.count - 1) * dilation >= size) {
-        taps.count--;
-    }
-    return taps;
+    return (int32_t)(((int64_t)a * b) >> 32);
 }
 
-/* Sums over the taps of a window for `lanes` channels: taps_lanes, 8 or 1. */
-static inline void window_offset_s8(const struct window *window, const int8_t *x,
-                                    const int8_t *weight, int32_t zero_x, int32_t lanes,
-                                    int32_t *sums)
-{
-    int32_t parts[taps_lanes] = {0};
-    int32_t row = window->row;
-
-    for (int32_t kernel_y = 0; kernel_y < window->rows; kernel_y++) {
-        const int8_t *inputs = x + row * window->width;
-        const int8_t *factors = weight;
-        for (int32_t kernel_x = 0; kernel_x < window->columns; kernel_x++) {
-#if defined(__SSE2__) || defined(__ARM_NEON)
-#pragma GCC unroll 1
-            for (int32_t lane = 0; lane < lanes; lane++) {
-                parts[lane] += (inputs[lane] - zero_x) * factors[lane];
-            }
+/* Channels at a time. A vector unit takes two outputs of eight channels: their numbers are there
+ * twice, and of rows that are read in steps of two the even columns come before the odd ones.
+ * Others take three outputs of one channel. */
+#if KERNEL_WIDE
+enum { lanes_3x3 = 8, numbers_3x3 = 16 };
 #else
-            parts[0] += (inputs[0] - zero_x) * factors[0];
-            if (lanes > 1) {
-                parts[1] += (inputs[1] - zero_x) * factors[1];
-                parts[2] += (inputs[2] - zero_x) * factors[2];
-                parts[3] += (inputs[3] - zero_x) * factors[3];
-            }
+enum { lanes_3x3 = 4, numbers_3x3 = 4 };
 #endif
-            inputs += window->step;
-            factors += window->channels;
+
+/* What outputs of some channels take. */
+struct lanes_3x3 {
+    int32_t weight[9][numbers_3x3], bias[numbers_3x3];
+    int32_t multiplier[numbers_3x3], offset[numbers_3x3], shift[numbers_3x3];
+};
+
+/* Inputs of some channels, `step` apart, side by side. */
+static inline void keep_3x3(const int8_t *x, int32_t count, int32_t step, int32_t lanes,
+                            int8_t *row)
+{
+    for (; count > 0; count--) {
+        if (lanes == lanes_3x3) {
+            memcpy(row, x, lanes_3x3);
+        } else {
+            memcpy(row, x, (size_t)lanes);
         }
-        weight += window->weights;
-        row += window->row_step;
-        row -= row < window->ring ? 0 : window->ring;
+        row += lanes_3x3;
+        x += step;
     }
-    memcpy(sums, parts, (size_t)lanes * sizeof(*parts));
 }
+
+#if KERNEL_WIDE
+static inline void twice_3x3(struct lanes_3x3 *by)
+{
+    int32_t *numbers = by->weight[0];
+
+    for (size_t i = 0; i < sizeof *by / (2 * lanes_3x3 * sizeof *numbers); i++) {
+        memcpy(numbers + lanes_3x3, numbers, lanes_3x3 * sizeof *numbers);
+        numbers += 2 * lanes_3x3;
+    }
+}
+
+static inline void sums_3x3(int8_t *const rows[3], int32_t place, int32_t middle, int32_t right,
+                            const struct lanes_3x3 *by, int32_t sums[restrict 2 * lanes_3x3])
+{
+    const int8_t *x0 = rows[0] + place, *x1 = rows[1] + place, *x2 = rows[2] + place;
+
+    for (int32_t lane = 0; lane < 2 * lanes_3x3; lane++) {
+        sums[lane] =
+            by->bias[lane] + x0[lane] * by->weight[0][lane] +
+            x0[middle + lane] * by->weight[1][lane] + x0[right + lane] * by->weight[2][lane] +
+            x1[lane] * by->weight[3][lane] + x1[middle + lane] * by->weight[4][lane] +
+            x1[right + lane] * by->weight[5][lane] + x2[lane] * by->weight[6][lane] +
+            x2[middle + lane] * by->weight[7][lane] + x2[right + lane] * by->weight[8][lane];
+    }
+}
+
+static inline void put_3x3(const int8_t *out, int32_t lanes, int8_t *y)
+{
+    if (lanes == lanes_3x3) {
+        memcpy(y, out, lanes_3x3);
+    } else {
+        memcpy(y, out, (size_t)lanes);
+    }
+}
+#else
+/* Outputs whose inputs are `step` apart. */
+static inline void sums_3x3(int8_t *const rows[3], int32_t place, int32_t step,
+                            const struct lanes_3x3 *by, int32_t lane, int32_t sums[3])
+{
+    int32_t first = by->bias[lane], second = first, third = first;
+
+    for (int32_t row = 0; row < 3; row++) {
+        const int8_t *x = rows[row] + place;
+        const int32_t left = by->weight[3 * row][lane];
+        const int32_t middle = by->weight[3 * row + 1][lane];
+        const int32_t right = by->weight[3 * row + 2][lane];
+        first += x[0] * left;
+        first += x[lanes_3x3] * middle;
+        first += x[2 * lanes_3x3] * right;
+        x += step;
+        second += x[0] * left;
+        second += x[lanes_3x3] * middle;
+        second += x[2 * lanes_3x3] * right;
+        x += step;
+        third += x[0] * left;
+        third += x[lanes_3x3] * middle;
+        third += x[2 * lanes_3x3] * right;
+    }
+    sums[0] = first;
+    sums[1] = second;
+    sums[2] = third;
+}
+#endif
 #endif
 
 /* real / scale + zero_point as an integer in low .. high, halves away from zero; NaN gives low. */
@@ -602,114 +638,91 @@ static inline void fill_mve(int8_t *to, int32_t value, int32_t bytes)
                    : "q0", "lr", "memory");
 }
 
-/* Four times sum * multiplier * 2^(shift - 31) for shift < 0: a rounding doubling high multiply,
- * then a rounding shift with halves away from zero. */
-static inline int32x4_t requantize_mve(int32x4_t sums, int32x4_t multiplier, int32x4_t shift)
-{
-    const int32x4_t high = vqrdmulhq_s32(sums, multiplier);
-
-    return vrshlq_s32(vaddq_s32(high, vshrq_n_s32(high, 31)), shift);
-}
-
 /* Four values limited to low .. high. */
 static inline int32x4_t clamp_mve(int32x4_t values, int32x4_t low, int32x4_t high)
 {
     return vminq_s32(vmaxq_s32(values, low), high);
 }
 
-/* Two patches, whose inputs lie from x to x_end and from `other` on, and where the weights and the
- * bias, multiplier and shift of the next four outputs lie. */
-struct patches_mve {
-    const int8_t *x, *other, *x_end;
-    const int8_t *weight;
+/* Copies `rows` runs of `bytes` for two pixels; behind each run its pointers move on by as much. */
+static inline void copy_pair_mve(int8_t *to, int8_t *other_to, int32_t to_step, const int8_t *from,
+                                 const int8_t *other, int32_t step, int32_t bytes, int32_t rows)
+{
+    __asm volatile("1:\n\t"
+                   "wlstp.8 lr, %[bytes], 3f\n"
+                   "2:\n\t"
+                   "vldrb.8 q0, [%[from]], #16\n\t"
+                   "vldrb.8 q1, [%[other]], #16\n\t"
+                   "vstrb.8 q0, [%[to]], #16\n\t"
+                   "vstrb.8 q1, [%[other_to]], #16\n\t"
+                   "letp lr, 2b\n"
+                   "3:\n\t"
+                   "add %[from], %[from], %[step]\n\t"
+                   "add %[other], %[other], %[step]\n\t"
+                   "add %[to], %[to], %[to_step]\n\t"
+                   "add %[other_to], %[other_to], %[to_step]\n\t"
+                   "subs %[rows], %[rows], #1\n\t"
+                   "bne 1b"
+                   : [to] "+&r"(to), [other_to] "+&r"(other_to), [from] "+&r"(from),
+                     [other] "+&r"(other), [rows] "+&r"(rows)
+                   : [bytes] "r"(bytes), [step] "r"(step), [to_step] "r"(to_step)
+                   : "q0", "q1", "lr", "cc", "memory");
+}
+
+/* Two pixels: what their outputs take, in the order in which registers are loaded with it. */
+struct pixels_mve {
+    int8_t *y, *other_y;
+    const int8_t *x;
+    int32_t negatives; /* whether outputs below zero_y count */
+    const int8_t *other_x;
     const int32_t *scales;
+    const int8_t *weight_end;
+    int32_t zero_y;
+    int32_t multiplier, shift; /* unless each output has its own */
+    const int8_t *weight;
+    const int8_t *last_x; /* the last 8 inputs of x */
 };
 
-/* Bias plus weight * x for four outputs of both patches; goes on to the weights of the next four.
- * What multiplies and adds wants its sums in even registers and here takes all of them. */
-static inline void sums_2x4_mve(struct patches_mve *at, int32x4_t *sums, int32x4_t *others)
+/* Bias plus weight * x for four outputs, 16 inputs a step and maybe 8 behind them; goes on to the
+ * weights of the next four. */
+static inline int32x4_t sums_4_mve(const int8_t *x, const int8_t **weight, const int32_t *bias,
+                                   int32_t steps, int32_t half)
 {
-    int8x16_t inputs, other_inputs, weights;
-
-    __asm volatile("ldr r3, [%[at], #16]\n\t"
-                   "ldrd r0, r2, [r3]\n\t"
-                   "ldrd r4, r6, [r3, #8]\n\t"
-                   "ldrd r8, r10, [r3]\n\t"
-                   "ldrd r12, lr, [r3, #8]\n\t"
-                   "ldrd r3, r5, [%[at]]\n\t"
-                   "ldrd r9, r11, [%[at], #8]\n"
-                   "1:\n\t"
-                   "vldrb.8 %q[weights], [r11], #16\n\t"
-                   "vldrb.8 %q[inputs], [r3], #16\n\t"
-                   "vldrb.8 %q[other_inputs], [r5], #16\n\t"
-                   "vmladava.s8 r0, %q[inputs], %q[weights]\n\t"
-                   "vmladava.s8 r8, %q[other_inputs], %q[weights]\n\t"
-                   "vldrb.8 %q[weights], [r11], #16\n\t"
-                   "vmladava.s8 r2, %q[inputs], %q[weights]\n\t"
-                   "vmladava.s8 r10, %q[other_inputs], %q[weights]\n\t"
-                   "vldrb.8 %q[weights], [r11], #16\n\t"
-                   "vmladava.s8 r4, %q[inputs], %q[weights]\n\t"
-                   "vmladava.s8 r12, %q[other_inputs], %q[weights]\n\t"
-                   "vldrb.8 %q[weights], [r11], #16\n\t"
-                   "vmladava.s8 r6, %q[inputs], %q[weights]\n\t"
-                   "vmladava.s8 lr, %q[other_inputs], %q[weights]\n\t"
-                   "cmp r3, r9\n\t"
-                   "bne 1b\n\t"
-                   "str r11, [%[at], #12]\n\t"
-                   "vmov %q[sums][2], %q[sums][0], r0, r4\n\t"
-                   "vmov %q[sums][3], %q[sums][1], r2, r6\n\t"
-                   "vmov %q[others][2], %q[others][0], r8, r12\n\t"
-                   "vmov %q[others][3], %q[others][1], r10, lr"
-                   : [at] "+r"(at), [inputs] "=&w"(inputs), [other_inputs] "=&w"(other_inputs),
-                     [weights] "=&w"(weights), [sums] "=&w"(*sums), [others] "=&w"(*others)
-                   :
-                   : "r0", "r2", "r3", "r4", "r5", "r6", "r8", "r9", "r10", "r11", "r12", "lr",
-                     "cc", "memory");
-}
-
-/* Bias plus weight * x for four outputs, 16 inputs a step. */
-static inline int32x4_t sums_4_mve(const int8_t *x, const int8_t *weight, const int32_t *bias,
-                                   int32_t steps)
-{
-    int8x16_t inputs, weights;
+    const int8_t *at = *weight;
     int32x4_t sums;
 
-    __asm volatile("ldrd r0, r2, [%[bias]]\n\t"
-                   "ldrd r4, r6, [%[bias], #8]\n\t"
-                   "dls lr, %[steps]\n"
+    __asm volatile("ldm %[bias], {r6, r8, r10, r12}\n\t"
+                   "wls lr, %[steps], 2f\n"
                    "1:\n\t"
-                   "vldrb.8 %q[inputs], [%[x]], #16\n\t"
-                   "vldrb.8 %q[weights], [%[weight]], #16\n\t"
-                   "vmladava.s8 r0, %q[inputs], %q[weights]\n\t"
-                   "vldrb.8 %q[weights], [%[weight]], #16\n\t"
-                   "vmladava.s8 r2, %q[inputs], %q[weights]\n\t"
-                   "vldrb.8 %q[weights], [%[weight]], #16\n\t"
-                   "vmladava.s8 r4, %q[inputs], %q[weights]\n\t"
-                   "vldrb.8 %q[weights], [%[weight]], #16\n\t"
-                   "vmladava.s8 r6, %q[inputs], %q[weights]\n\t"
-                   "le lr, 1b\n\t"
-                   "vmov %q[sums][2], %q[sums][0], r0, r4\n\t"
-                   "vmov %q[sums][3], %q[sums][1], r2, r6"
-                   : [x] "+&r"(x), [weight] "+&r"(weight), [inputs] "=&w"(inputs),
-                     [weights] "=&w"(weights), [sums] "=&w"(sums)
-                   : [bias] "r"(bias), [steps] "r"(steps)
-                   : "r0", "r2", "r4", "r6", "lr", "memory");
+                   "vldrb.8 q0, [%[x]], #16\n\t"
+                   "vldrb.8 q1, [%[at]], #16\n\t"
+                   "vmladava.s8 r6, q0, q1\n\t"
+                   "vldrb.8 q1, [%[at]], #16\n\t"
+                   "vmladava.s8 r8, q0, q1\n\t"
+                   "vldrb.8 q1, [%[at]], #16\n\t"
+                   "vmladava.s8 r10, q0, q1\n\t"
+                   "vldrb.8 q1, [%[at]], #16\n\t"
+                   "vmladava.s8 r12, q0, q1\n\t"
+                   "le lr, 1b\n"
+                   "2:\n\t"
+                   "cbz %[half], 3f\n\t"
+                   "vldrb.s16 q0, [%[x]]\n\t"
+                   "vldrb.s16 q1, [%[at]], #8\n\t"
+                   "vmladava.s16 r6, q0, q1\n\t"
+                   "vldrb.s16 q1, [%[at]], #8\n\t"
+                   "vmladava.s16 r8, q0, q1\n\t"
+                   "vldrb.s16 q1, [%[at]], #8\n\t"
+                   "vmladava.s16 r10, q0, q1\n\t"
+                   "vldrb.s16 q1, [%[at]], #8\n\t"
+                   "vmladava.s16 r12, q0, q1\n"
+                   "3:\n\t"
+                   "vmov %q[sums][2], %q[sums][0], r6, r10\n\t"
+                   "vmov %q[sums][3], %q[sums][1], r8, r12"
+                   : [x] "+&l"(x), [at] "+&l"(at), [sums] "=&w"(sums)
+                   : [bias] "r"(bias), [steps] "r"(steps), [half] "l"(half)
+                   : "r6", "r8", "r10", "r12", "lr", "q0", "q1", "memory");
+    *weight = at;
     return sums;
-}
-
-/* The lowest bytes of up to four lanes each to y and, `stride` behind, of the others. The compiler
- * holds no predicate across this. */
-static inline void store_2x4_mve(int8_t *y, int32_t stride, int32_t lanes, int32x4_t values,
-                                 int32x4_t others)
-{
-    __asm volatile("vctp.32 %[lanes]\n\t"
-                   "vpstt\n\t"
-                   "vstrbt.32 %q[values], [%[y]]\n\t"
-                   "vstrbt.32 %q[others], [%[other]]"
-                   :
-                   : [lanes] "r"(lanes), [values] "w"(values), [others] "w"(others), [y] "l"(y),
-                     [other] "l"(y + stride)
-                   : "memory");
 }
 
 /* `count` bytes from `places`, those of the first eight, of the next ones `step` further. */
@@ -1647,106 +1660,210 @@ static void quantize_s8(const struct quantize_s8 *layer, const float *x, int8_t 
 }
 
 #if KERNEL_MVE
-/* Convolution. What lies under two pixels goes into patches, then every weight serves both. */
+/* Convolution. What lies under two pixels goes into patches, then every weight serves both.
+Sizes and
+ * steps along x are in bytes. */
 struct conv_s8 {
-    int32_t batch;
-    int32_t in_y, in_x, in_channels;
-    int32_t out_y, out_x, out_channels;
-    int32_t kernel_y, kernel_x;
-    int32_t stride_y, stride_x;
-    int32_t dilation_y;
-    int32_t pad_y, pad_x;
-    int32_t pointwise; /* whether an output pixel lies under the input pixel of its place alone */
+    int32_t pixels, out_y, out_x, out_channels;
+    int32_t pointwise;        /* whether a window is the pixel of the same place alone */
+    int32_t inner_y, inner_x; /* the first pixels of y whose windows are wholly inside */
+    int32_t outer_y, outer_x; /* the first ones behind those */
+    int32_t in_y, in_row, in_picture;
+    int32_t kernel_y, width; /* rows of a window, bytes of a row */
+    int32_t patch;           /* inputs of a window up to whole steps */
+    int32_t stride_y, pad_y, dilation_y;
+    int32_t pad_x;
+    int32_t step_y, step_x;   /* from a window to the next */
+    int32_t begin;            /* from the first window to the picture */
+    int32_t behind, behind_x; /* from whole steps of a window's row to the next, in patches, in x */
     int32_t zero_x;
-    const int8_t *weight;  /* of four outputs: 16 inputs for each, the next 16, ... */
-    const int32_t *scales; /* of four outputs: bias, multiplier, shift of each */
+    const int8_t *weight;  /* of four outputs: 16 inputs for each, the next 16, ..., maybe 8 */
+    int32_t weights;       /* bytes of all */
+    int32_t aside;         /* 0, or bytes of a pixel's outputs, which then go into scratch first */
+    int32_t negatives;     /* whether outputs below zero_y count */
+    const int32_t *scales; /* of four outputs: bias of each */
+    int32_t multiplier, shift;
     int32_t zero_y;
     int32_t low, high;
 };
 
-/* What lies under a pixel, its first row and column at `top` and `left` of the picture. */
-static inline void conv_s8_patch(const struct conv_s8 *layer, const int8_t *picture, int32_t top,
-                                 int32_t left, int8_t *patch)
-{
-    const int32_t channels = layer->in_channels;
-    const int32_t width = layer->kernel_x * channels;
-    const int32_t in_row = layer->in_x * channels;
-    const int32_t last = top + (layer->kernel_y - 1) * layer->dilation_y;
-    const int32_t beyond = left + layer->kernel_x - layer->in_x;
+/* A pixel of the output. */
+struct conv_s8_place {
+    const int8_t *picture;
+    int32_t row, column;
+};
 
-    if (top >= 0 && left >= 0 && last < layer->in_y && beyond <= 0) {
-        const int8_t *inputs = picture + top * in_row + left * channels;
-        const int32_t pitch = layer->dilation_y * in_row;
-        for (int32_t row = layer->kernel_y; row > 0; row--) {
-            copy_mve(patch, inputs, width);
-            patch += width;
-            inputs += pitch;
-        }
-        return;
-    }
+/* What lies under a pixel that may be at the border. */
+static void conv_s8_patch(const struct conv_s8 *layer, const struct conv_s8_place *place,
+                          int8_t *patch)
+{
+    const int32_t top = place->row * layer->stride_y - layer->pad_y;
+    const int32_t left = place->column * layer->step_x - layer->pad_x;
     const int32_t first = left < 0 ? -left : 0;
-    const int32_t run = (layer->kernel_x - (beyond > 0 ? beyond : 0) - first) * channels;
-    fill_mve(patch, layer->zero_x, layer->kernel_y * width);
-    for (int32_t row = 0; row < layer->kernel_y && run > 0; row++) {
-        const int32_t in_y = top + row * layer->dilation_y;
+    const int32_t right = layer->in_row - left;
+    const int32_t run = (right < layer->width ? right : layer->width) - first;
+
+    fill_mve(patch, layer->zero_x, layer->patch);
+    for (int32_t tap = 0; tap < layer->kernel_y && run > 0; tap++) {
+        const int32_t in_y = top + tap * layer->dilation_y;
         if (in_y >= 0 && in_y < layer->in_y) {
-            copy_mve(patch + row * width + first * channels,
-                     picture + in_y * in_row + (left + first) * channels, run);
+            copy_mve(patch + first, place->picture + in_y * layer->in_row + left + first, run);
         }
+        patch += layer->width;
     }
 }
 
-static inline void conv_s8_outputs(const struct conv_s8 *layer, struct patches_mve *at, int8_t *y,
-                                   int32_t second_y)
+/* Four outputs of both pixels at a time: sums, which want even registers and take all of them, then
+ * what is scaled, limited and stored. */
+static inline void conv_s8_outputs(struct pixels_mve *pixels, int32x4_t low, int32x4_t high)
 {
-    const int32x4_t zero_y = vdupq_n_s32(layer->zero_y);
-    const int32x4_t low = vdupq_n_s32(layer->low), high = vdupq_n_s32(layer->high);
-    const int32_t *scales = layer->scales;
+    const void *weight = pixels;
 
-    at->weight = layer->weight;
-    for (int8_t *const y_end = y + layer->out_channels; y < y_end; y += 4) {
-        int32x4_t sums, others;
-        at->scales = scales;
-        sums_2x4_mve(at, &sums, &others);
-        const int32x4_t multiplier = vldrwq_s32(scales + 4), shift = vldrwq_s32(scales + 8);
-        sums = vaddq_s32(requantize_mve(sums, multiplier, shift), zero_y);
-        others = vaddq_s32(requantize_mve(others, multiplier, shift), zero_y);
-        store_2x4_mve(y, second_y, y_end - y, clamp_mve(sums, low, high),
-                      clamp_mve(others, low, high));
-        scales += 12;
+    __asm volatile("mov r11, %[weight]\n\t"
+                   "ldrd %[weight], r9, [r11, #40]\n\t"
+                   "ldr r3, [r11, #8]\n\t"
+                   "ldrd r5, r6, [r11, #16]\n"
+                   "1:\n\t"
+                   "ldm r6, {r8, r10, r12, lr}\n\t"
+                   "ldm r6, {r0, r2, r4, r6}\n"
+                   "2:\n\t"
+                   "vldrb.8 q2, [%[weight]], #16\n\t"
+                   "vldrb.8 q0, [r3], #16\n\t"
+                   "vldrb.8 q1, [r5], #16\n\t"
+                   "vmladava.s8 r0, q0, q2\n\t"
+                   "vmladava.s8 r8, q1, q2\n\t"
+                   "vldrb.8 q2, [%[weight]], #16\n\t"
+                   "vmladava.s8 r2, q0, q2\n\t"
+                   "vmladava.s8 r10, q1, q2\n\t"
+                   "vldrb.8 q2, [%[weight]], #16\n\t"
+                   "vmladava.s8 r4, q0, q2\n\t"
+                   "vmladava.s8 r12, q1, q2\n\t"
+                   "vldrb.8 q2, [%[weight]], #16\n\t"
+                   "vmladava.s8 r6, q0, q2\n\t"
+                   "vmladava.s8 lr, q1, q2\n\t"
+                   "cmp r3, r9\n\t"
+                   "blo 2b\n\t"
+                   "bne 3f\n\t"
+                   "vldrb.s16 q2, [%[weight]], #8\n\t"
+                   "vldrb.s16 q0, [r3]\n\t"
+                   "vldrb.s16 q1, [r5]\n\t"
+                   "vmladava.s16 r0, q0, q2\n\t"
+                   "vmladava.s16 r8, q1, q2\n\t"
+                   "vldrb.s16 q2, [%[weight]], #8\n\t"
+                   "vmladava.s16 r2, q0, q2\n\t"
+                   "vmladava.s16 r10, q1, q2\n\t"
+                   "vldrb.s16 q2, [%[weight]], #8\n\t"
+                   "vmladava.s16 r4, q0, q2\n\t"
+                   "vmladava.s16 r12, q1, q2\n\t"
+                   "vldrb.s16 q2, [%[weight]], #8\n\t"
+                   "vmladava.s16 r6, q0, q2\n\t"
+                   "vmladava.s16 lr, q1, q2\n"
+                   "3:\n\t"
+                   "vmov q0[2], q0[0], r0, r4\n\t"
+                   "vmov q0[3], q0[1], r2, r6\n\t"
+                   "vmov q1[2], q1[0], r8, r12\n\t"
+                   "vmov q1[3], q1[1], r10, lr\n\t"
+                   "ldm r11, {r0, r2, r3, r4, r5, r6, r8, r10, r12, lr}\n\t"
+                   "vqrdmulh.s32 q0, q0, r12\n\t"
+                   "vqrdmulh.s32 q1, q1, r12\n\t"
+                   "cbz r4, 4f\n\t"
+                   "vshr.s32 q2, q0, #31\n\t"
+                   "vshr.s32 q3, q1, #31\n\t"
+                   "vadd.i32 q0, q0, q2\n\t"
+                   "vadd.i32 q1, q1, q3\n"
+                   "4:\n\t"
+                   "add r6, r6, #16\n\t"
+                   "vrshl.s32 q0, lr\n\t"
+                   "vrshl.s32 q1, lr\n\t"
+                   "vadd.i32 q0, q0, r10\n\t"
+                   "vadd.i32 q1, q1, r10\n\t"
+                   "vmax.s32 q0, q0, %q[low]\n\t"
+                   "vmax.s32 q1, q1, %q[low]\n\t"
+                   "vmin.s32 q0, q0, %q[high]\n\t"
+                   "vmin.s32 q1, q1, %q[high]\n\t"
+                   "vstrb.32 q0, [r0], #4\n\t"
+                   "vstrb.32 q1, [r2], #4\n\t"
+                   "stm r11, {r0, r2, r3, r4, r5, r6}\n\t"
+                   "cmp %[weight], r8\n\t"
+                   "bne 1b\n\t"
+                   "str %[weight], [r11, #40]"
+                   : [weight] "+l"(weight)
+                   : [low] "w"(low), [high] "w"(high)
+                   : "r0", "r2", "r3", "r4", "r5", "r6", "r8", "r9", "r10", "r11", "r12", "lr",
+                     "q0", "q1", "q2", "q3", "cc", "memory");
+}
+
+static inline void conv_s8_advance(const struct conv_s8 *layer, struct conv_s8_place *place)
+{
+    place->column++;
+    if (place->column == layer->out_x) {
+        place->column = 0;
+        place->row++;
     }
+    if (place->row == layer->out_y) {
+        place->row = 0;
+        place->picture += layer->in_picture;
+    }
+}
+
+/* What lies under two pixels, or under one. */
+static inline void conv_s8_patches(const struct conv_s8 *layer, struct conv_s8_place *place,
+                                   int32_t second, int8_t *patches)
+{
+    const int32_t row = place->row, column = place->column, step = layer->step_x;
+
+    if (row >= layer->inner_y && row < layer->outer_y && column >= layer->inner_x &&
+        column + 1 < layer->outer_x) {
+        const int32_t start = row * layer->step_y + column * step - layer->begin;
+        const int8_t *inputs = place->picture + start;
+        copy_pair_mve(patches, patches + layer->patch, layer->behind, inputs, inputs + step,
+                      layer->behind_x, layer->width, layer->kernel_y);
+        place->column++;
+    } else {
+        conv_s8_patch(layer, place, patches);
+        if (second > 0) {
+            conv_s8_advance(layer, place);
+            conv_s8_patch(layer, place, patches + layer->patch);
+        }
+    }
+    conv_s8_advance(layer, place);
 }
 
 static void conv_s8(const struct conv_s8 *layer, const int8_t *x, int8_t *y, void *scratch)
 {
-    const int32_t channels = layer->in_channels, outputs = layer->out_channels;
-    const int32_t inputs = layer->kernel_y * layer->kernel_x * channels;
-    const int32_t stride = (inputs + 15) / 16 * 16;
+    const int32x4_t low = vdupq_n_s32(layer->low), high = vdupq_n_s32(layer->high);
+    const int32_t patch = layer->patch, outputs = layer->out_channels;
     int8_t *const patches = scratch;
-    struct patches_mve at = {patches, patches + stride, patches + stride, NULL, NULL};
-    int32_t row = 0, column = 0;
+    int8_t *const aside = patches + 2 * patch;
+    struct conv_s8_place place = {x, 0, 0};
+    struct pixels_mve pixels;
 
-    for (int32_t left = layer->batch * layer->out_y * layer->out_x; left > 0; left -= 2) {
+    pixels.x = patches;
+    pixels.last_x = patches + patch - 8;
+    pixels.negatives = layer->negatives;
+    pixels.zero_y = layer->zero_y;
+    pixels.weight_end = layer->weight + layer->weights;
+    pixels.multiplier = layer->multiplier;
+    pixels.shift = layer->shift;
+    for (int32_t left = layer->pixels; left > 0; left -= 2) {
         const int32_t second = left > 1 ? 1 : 0;
         if (layer->pointwise) {
-            copy_mve(patches, x, channels);
-            copy_mve(patches + stride, x + second * channels, channels);
-            x += 2 * channels;
+            copy_mve(patches, x, layer->width);
+            copy_mve(patches + patch, x + second * layer->width, layer->width);
+            x += 2 * layer->width;
         } else {
-            for (int32_t i = 0; i <= second; i++) {
-                const int32_t in_y = row * layer->stride_y - layer->pad_y;
-                const int32_t in_x = column * layer->stride_x - layer->pad_x;
-                conv_s8_patch(layer, x, in_y, in_x, patches + i * stride);
-                column = column + 1 < layer->out_x ? column + 1 : 0;
-                row += column == 0 ? 1 : 0;
-                if (row == layer->out_y) {
-                    row = 0;
-                    x += layer->in_y * layer->in_x * channels;
-                }
-            }
+            conv_s8_patches(layer, &place, second, patches);
         }
-        at.other = patches + second * stride;
-        conv_s8_outputs(layer, &at, y, second * outputs);
+        pixels.other_x = patches + second * patch;
+        pixels.scales = layer->scales;
+        pixels.weight = layer->weight;
+        pixels.y = layer->aside > 0 ? aside : y;
+        pixels.other_y = pixels.y + second * (layer->aside > 0 ? layer->aside : outputs);
+        conv_s8_outputs(&pixels, low, high);
+        if (layer->aside > 0) {
+            copy_mve(y, aside, outputs);
+            copy_mve(y + second * outputs, aside + second * layer->aside, outputs);
+        }
         y += 2 * outputs;
     }
 }
@@ -2128,15 +2245,13 @@ static void depthwise3x3_relu2_s8(const struct depthwise3x3_relu2_s8 *layer, con
 }
 
 #else
-/* 3x3 convolution of each channel for itself, weights [y][x][channel]. Cores with DSP instructions
- * take four channels at a time, rows of which lie as int16 in scratch; others some. Rows that
- * are kept, in scratch as well, let y be written over x. */
+/* 3x3 convolution of each channel for itself, weights [y][x][channel], some channels at a time.
+ * What they need of x lies in scratch with its padding; with DSP instructions as int16. */
 struct depthwise3x3_relu2_s8 {
 #if KERNEL_DSP
     struct planes_s8 planes;
 #else
     int32_t batch, channels;
-    int32_t kept_rows; /* the rows of a window, or 0 */
     int32_t in_y, in_x;
     int32_t out_y, out_x;
     int32_t kernel_y, kernel_x;
@@ -2149,6 +2264,7 @@ struct depthwise3x3_relu2_s8 {
     int32_t zero_x;
     int32_t zero_y;
     int32_t low, high;
+    int32_t row_x; /* columns of a row in scratch */
 #endif
 };
 
@@ -2159,71 +2275,138 @@ static void depthwise3x3_relu2_s8(const struct depthwise3x3_relu2_s8 *layer, con
     depthwise_relu_s8(&layer->planes, x, y, scratch);
 }
 #else
+static void depthwise3x3_relu2_s8_take(const struct depthwise3x3_relu2_s8 *layer, int32_t first,
+                                       int32_t lanes, struct lanes_3x3 *by)
+{
+    memset(by, 0, sizeof *by);
+    for (int32_t lane = 0; lane < lanes; lane++) {
+        const int8_t *weight = layer->weight + first + lane;
+        const int32_t shift = -layer->shift;
+        const int32_t up = shift > 16 ? 24 - shift : 8;
+        by->bias[lane] = layer->bias[first + lane] * (1 << up);
+        for (int32_t tap = 0; tap < 9; tap++) {
+            const int32_t factor = weight[tap * layer->channels] * (1 << up);
+            by->weight[tap][lane] = factor;
+            by->bias[lane] -= layer->zero_x * factor;
+        }
+        by->multiplier[lane] = layer->multiplier;
+        /* floor((sum * multiplier / 2^32 + offset) / 2^(shift + up - 1)) rounds as `requantize`. */
+        by->offset[lane] = (1 << (shift + up - 2)) + layer->zero_y * (1 << (shift + up - 1));
+        by->offset[lane] += shift > 0 ? 1 << (up - 2) : 0;
+        by->shift[lane] = shift + up - 1;
+    }
+#if KERNEL_WIDE
+    twice_3x3(by);
+#endif
+}
+
+/* A row of some channels, which may lie outside of the picture; beside it is padding already. */
+static void depthwise3x3_relu2_s8_row(const struct depthwise3x3_relu2_s8 *layer, const int8_t *x,
+                                      int32_t in_y, int32_t lanes, int8_t *row)
+{
+    const int32_t phases = KERNEL_WIDE ? layer->stride_x : 1;
+
+    if (in_y < 0 || in_y >= layer->in_y) {
+        memset(row, layer->zero_x, (size_t)(layer->row_x * lanes_3x3));
+        return;
+    }
+    x += in_y * layer->in_x * layer->channels;
+    for (int32_t phase = 0; phase < phases; phase++) {
+        const int32_t in_x = (layer->pad_x + phase) % phases;
+        const int32_t place = (in_x + layer->pad_x + phase * layer->row_x) / phases;
+        const int32_t count = (layer->in_x - in_x + phases - 1) / phases;
+        keep_3x3(x + in_x * layer->channels, count, phases * layer->channels, lanes,
+                 row + place * lanes_3x3);
+    }
+}
+
+static void depthwise3x3_relu2_s8_put(const struct depthwise3x3_relu2_s8 *layer,
+                                      int8_t *const rows[3], int32_t lanes,
+                                      const struct lanes_3x3 *by, int8_t *y)
+{
+    const int32_t channels = layer->channels;
+
+#if KERNEL_WIDE
+    const int32_t middle = layer->stride_x == 1 ? lanes_3x3 : layer->row_x / 2 * lanes_3x3;
+    const int32_t right = layer->stride_x == 1 ? 2 * lanes_3x3 : lanes_3x3;
+    for (int32_t out_x = 0; out_x < layer->out_x; out_x += 2) {
+        int32_t sums[2 * lanes_3x3];
+        int8_t out[2 * lanes_3x3];
+        sums_3x3(rows, out_x * lanes_3x3, middle, right, by, sums);
+        for (int32_t lane = 0; lane < 2 * lanes_3x3; lane++) {
+            const int32_t multiplier = by->multiplier[lane], offset = by->offset[lane];
+            const int32_t shift = by->shift[lane];
+            const int32_t sum = sums[lane];
+            sums[lane] = clamp_s8((product_upper(sum, multiplier) + offset) >> shift, -128, 127);
+        }
+        for (int32_t lane = 0; lane < 2 * lanes_3x3; lane++) {
+            out[lane] = (int8_t)sums[lane];
+        }
+        for (int32_t i = 0; i < 2 && out_x + i < layer->out_x; i++) {
+            put_3x3(out + i * lanes_3x3, lanes, y);
+            y += channels;
+        }
+    }
+#else
+    for (int32_t lane = 0; lane < lanes; lane++) {
+        const int32_t multiplier = by->multiplier[lane], shift = by->shift[lane];
+        const int32_t offset = by->offset[lane];
+        int32_t place = lane;
+        int8_t *out = y + lane;
+        for (int32_t left = layer->out_x; left > 0; left -= 3) {
+            int32_t sums[3];
+            if (layer->stride_x == 1) {
+                sums_3x3(rows, place, lanes_3x3, by, lane, sums);
+                place += 3 * lanes_3x3;
+            } else {
+                sums_3x3(rows, place, 2 * lanes_3x3, by, lane, sums);
+                place += 6 * lanes_3x3;
+            }
+            *out = clamp_s8((product_upper(sums[0], multiplier) + offset) >> shift, -128, 127);
+            out += channels;
+            if (left > 1) {
+                *out = clamp_s8((product_upper(sums[1], multiplier) + offset) >> shift, -128, 127);
+                out += channels;
+            }
+            if (left > 2) {
+                *out = clamp_s8((product_upper(sums[2], multiplier) + offset) >> shift, -128, 127);
+                out += channels;
+            }
+        }
+    }
+#endif
+}
 
 static void depthwise3x3_relu2_s8(const struct depthwise3x3_relu2_s8 *layer, const int8_t *x,
                                   int8_t *y, void *scratch)
 {
     const int32_t channels = layer->channels;
-    const int32_t width = layer->in_x * channels;
-    const int32_t *bias = layer->bias;
-    const int32_t multiplier = layer->multiplier, shift = layer->shift;
-    const int32_t zero_y = layer->zero_y, low = layer->low, high = layer->high;
-    int8_t *kept = scratch;
-    int32_t next = 0; /* row to keep */
-    struct window window = {
-        .channels = channels,
-        .ring = layer->kept_rows > 0 ? layer->kept_rows : layer->in_y,
-        .width = width,
-        .row_step = layer->dilation_y,
-        .step = layer->dilation_x * channels,
-        .weights = layer->kernel_x * channels,
-    };
+    const int32_t width = layer->row_x * lanes_3x3;
 
-    for (int32_t row = 0; row < layer->batch * layer->out_y; row++) {
-        const int32_t top = row % layer->out_y * layer->stride_y - layer->pad_y;
-        const struct taps down = taps_within(top, layer->kernel_y, layer->dilation_y, layer->in_y);
-        const int32_t highest = top + down.first * layer->dilation_y;
-        const int8_t *picture = x + row / layer->out_y * layer->in_y * width;
-        const int32_t end = layer->kept_rows > 0 ? top + layer->kept_rows : 0;
-        next = row % layer->out_y > 0 ? next : 0;
-        for (; next < end && next < layer->in_y; next++) {
-            memcpy(kept + next % layer->kept_rows * width, picture + next * width,
-                   (size_t)width * sizeof(*x));
-        }
-        const int8_t *lines = layer->kept_rows > 0 ? kept : picture;
-        window.row = layer->kept_rows > 0 ? highest % layer->kept_rows : highest;
-        window.rows = down.count;
-        for (int32_t out_x = 0; out_x < layer->out_x; out_x++) {
-            const int32_t left = out_x * layer->stride_x - layer->pad_x;
-            const struct taps along =
-                taps_within(left, layer->kernel_x, layer->dilation_x, layer->in_x);
-            window.columns = along.count;
-            const int32_t tap = down.first * layer->kernel_x + along.first;
-            const int8_t *weight = layer->weight + tap * channels;
-            const int8_t *inputs = lines + (left + along.first * layer->dilation_x) * channels;
-            for (int32_t first = 0, lanes; first < channels; first += lanes) {
-                int32_t sums[taps_lanes];
-                if (channels - first >= taps_lanes) {
-                    lanes = taps_lanes;
-                    window_offset_s8(&window, inputs, weight, layer->zero_x, taps_lanes, sums);
-                } else if (taps_lanes > 8 && channels - first >= 8) {
-                    lanes = 8;
-                    window_offset_s8(&window, inputs, weight, layer->zero_x, 8, sums);
-                } else {
-                    lanes = 1;
-                    window_offset_s8(&window, inputs, weight, layer->zero_x, 1, sums);
+    for (int32_t picture = 0; picture < layer->batch; picture++) {
+        for (int32_t first = 0; first < channels; first += lanes_3x3) {
+            const int32_t lanes = channels - first < lanes_3x3 ? channels - first : lanes_3x3;
+            int8_t *const kept = scratch;
+            int8_t *rows[3] = {kept, kept + width, kept + 2 * width};
+            int8_t *out = y + first;
+            int32_t next = -layer->pad_y;
+            struct lanes_3x3 by;
+            depthwise3x3_relu2_s8_take(layer, first, lanes, &by);
+            memset(kept, layer->zero_x, (size_t)(3 * width));
+            for (int32_t out_y = 0; out_y < layer->out_y; out_y++) {
+                for (; next < out_y * layer->stride_y - layer->pad_y + 3; next++) {
+                    int8_t *const oldest = rows[0];
+                    rows[0] = rows[1];
+                    rows[1] = rows[2];
+                    rows[2] = oldest;
+                    depthwise3x3_relu2_s8_row(layer, x + first, next, lanes, oldest);
                 }
-                for (int32_t lane = 0; lane < lanes; lane++) {
-                    const int32_t channel = first + lane;
-                    const int32_t sum = sums[lane] + bias[channel];
-                    const int32_t scaled = requantize(sum, multiplier, shift);
-                    y[channel] = clamp_s8(scaled + zero_y, low, high);
-                }
-                inputs += lanes;
-                weight += lanes;
+                depthwise3x3_relu2_s8_put(layer, rows, lanes, &by, out);
+                out += layer->out_x * channels;
             }
-            y += channels;
         }
+        x += layer->in_y * layer->in_x * channels;
+        y += layer->out_y * layer->out_x * channels;
     }
 }
 #endif
@@ -2279,8 +2462,10 @@ static void reduce_sum_columns_s8(const struct reduce_sum_columns_s8 *layer, con
  * beyond their end. */
 struct dense_s8 {
     int32_t inputs, outputs;
-    const int8_t *weight;  /* of four outputs: 16 inputs for each, the next 16, ... */
-    const int32_t *scales; /* of four outputs: bias, multiplier, shift of each */
+    int32_t steps, half;   /* of 16 inputs, and whether one of 8 follows */
+    const int8_t *weight;  /* of four outputs: 16 inputs for each, the next 16, ..., maybe 8 */
+    const int32_t *scales; /* of four outputs: bias of each */
+    int32_t multiplier, shift;
     int32_t zero_y;
     int32_t low, high;
 };
@@ -2288,22 +2473,20 @@ struct dense_s8 {
 static void dense_s8(const struct dense_s8 *layer, const int8_t *x, int8_t *y, void *scratch)
 {
     const int32x4_t low = vdupq_n_s32(layer->low), high = vdupq_n_s32(layer->high);
-    const int32_t steps = (layer->inputs + 15) / 16;
     const int8_t *weight = layer->weight;
     const int32_t *scales = layer->scales;
 
-    if (steps * 16 > layer->inputs) {
+    if (layer->steps * 16 + layer->half * 8 > layer->inputs) {
         copy_mve(scratch, x, layer->inputs);
         x = scratch;
     }
     for (int32_t left = layer->outputs; left > 0; left -= 4) {
-        int32x4_t sums = sums_4_mve(x, weight, scales, steps);
-        sums = requantize_mve(sums, vldrwq_s32(scales + 4), vldrwq_s32(scales + 8));
+        int32x4_t sums = sums_4_mve(x, &weight, scales, layer->steps, layer->half);
+        sums = requantize_one_mve(sums, layer->multiplier, layer->shift);
         sums = clamp_mve(vaddq_n_s32(sums, layer->zero_y), low, high);
         vstrbq_p_s32(y, sums, vctp32q((uint32_t)left));
         y += 4;
-        weight += steps * 64;
-        scales += 12;
+        scales += 4;
     }
 }
 
@@ -2417,26 +2600,39 @@ static const struct quantize_s8 quantize0 = {
 
 /* stem */
 static const struct conv_s8 conv1 = {
+#if !KERNEL_MVE
     .batch = 1,
+#endif
     .in_y = 10,
+#if !KERNEL_MVE
     .in_x = 8,
     .in_channels = 2,
+#endif
     .out_y = 5,
     .out_x = 4,
     .out_channels = 8,
     .kernel_y = 3,
+#if !KERNEL_MVE
     .kernel_x = 3,
+#endif
     .stride_y = 2,
+#if !KERNEL_MVE
     .stride_x = 2,
+#endif
     .dilation_y = 1,
     .pad_y = 1,
-    .pad_x = 1,
 #if KERNEL_MVE
+    .pad_x = 2,
     .weight = conv1_weight_mve,
+    .multiplier = 2018138688,
+    .shift = -7,
     .zero_y = -128,
     .low = -128,
     .high = 127,
-#elif !KERNEL_DSP
+#elif KERNEL_DSP
+    .pad_x = 1,
+#else
+    .pad_x = 1,
     .weight = conv1_weight,
     .bias = conv1_bias,
     .multiplier = 2018138688,
@@ -2448,6 +2644,23 @@ static const struct conv_s8 conv1 = {
     .zero_x = 11,
 #if KERNEL_MVE
     .pointwise = 0,
+    .pixels = 20,
+    .inner_y = 1,
+    .outer_y = 5,
+    .inner_x = 1,
+    .outer_x = 4,
+    .in_row = 16,
+    .in_picture = 160,
+    .width = 6,
+    .step_y = 32,
+    .step_x = 4,
+    .begin = 18,
+    .behind = -10,
+    .behind_x = 0,
+    .patch = 24,
+    .weights = 192,
+    .aside = 0,
+    .negatives = 0,
     .scales = conv1_scales_mve,
 #elif KERNEL_DSP
     .pointwise = 0,
@@ -2537,7 +2750,6 @@ static const struct depthwise3x3_relu2_s8 depthwise2 = {
     .dilation_x = 1,
     .pad_y = 1,
     .pad_x = 1,
-    .kept_rows = 0,
     .weight = depthwise2_weight,
     .bias = depthwise2_bias,
     .multiplier = 1360727253,
@@ -2546,27 +2758,38 @@ static const struct depthwise3x3_relu2_s8 depthwise2 = {
     .zero_y = -128,
     .low = -128,
     .high = 127,
+    .row_x = 8,
 #endif
 };
 
 /* pointwise */
 static const struct conv_s8 conv3 = {
+#if !KERNEL_MVE
     .batch = 1,
+#endif
     .in_y = 1,
+#if !KERNEL_MVE
     .in_x = 20,
     .in_channels = 8,
+#endif
     .out_y = 1,
     .out_x = 20,
     .out_channels = 12,
     .kernel_y = 1,
+#if !KERNEL_MVE
     .kernel_x = 1,
+#endif
     .stride_y = 1,
+#if !KERNEL_MVE
     .stride_x = 1,
+#endif
     .dilation_y = 1,
     .pad_y = 0,
     .pad_x = 0,
 #if KERNEL_MVE
     .weight = conv3_weight_mve,
+    .multiplier = 1699965944,
+    .shift = -7,
     .zero_y = -128,
     .low = -128,
     .high = 127,
@@ -2582,6 +2805,23 @@ static const struct conv_s8 conv3 = {
     .zero_x = -128,
 #if KERNEL_MVE
     .pointwise = 1,
+    .pixels = 20,
+    .inner_y = 0,
+    .outer_y = 1,
+    .inner_x = 0,
+    .outer_x = 20,
+    .in_row = 160,
+    .in_picture = 160,
+    .width = 8,
+    .step_y = 160,
+    .step_x = 8,
+    .begin = 0,
+    .behind = -8,
+    .behind_x = 144,
+    .patch = 16,
+    .weights = 192,
+    .aside = 0,
+    .negatives = 0,
     .scales = conv3_scales_mve,
 #elif KERNEL_DSP
     .pointwise = 1,
@@ -2611,10 +2851,14 @@ static const struct dense_s8 dense5 = {
     .outputs = 4,
 #if KERNEL_MVE
     .weight = dense5_weight_mve,
+    .multiplier = 1313560380,
+    .shift = -7,
     .zero_y = -56,
     .low = -128,
     .high = 127,
-    .scales = dense5_scales_mve,
+    .steps = 1,
+    .half = 0,
+    .scales = dense5_bias,
 #elif KERNEL_DSP
     .pairs.weight = dense5_pairs_weight_dsp,
     .pairs.scale = dense5_pairs_scale_dsp,
@@ -2640,13 +2884,13 @@ static const struct dequantize_s8 dequantize6 = {
     .zero_point = -56,
 };
 
-/* Memory plan, 660 bytes:
+/* Memory plan, 640 bytes:
  *   input0                0 .. 640
  *   quantize0             0 .. 160  over input0
  *   conv1_scratch       160 .. 340
  *   conv1               340 .. 500
  *   depthwise2_scratch    0 .. 340
- *   depthwise2          500 .. 660
+ *   depthwise2          340 .. 500  in place of conv1
  *   conv3_scratch       240 .. 304
  *   conv3                 0 .. 240
  *   reduce4               0 ..  12  over conv3
@@ -2661,8 +2905,8 @@ void separable_run(void *arena)
 
     quantize_s8(&quantize0, f, a);                           /* x */
     conv_s8(&conv1, a, a + 340, a + 160);                    /* stem */
-    depthwise3x3_relu2_s8(&depthwise2, a + 340, a + 500, a); /* depthwise */
-    conv_s8(&conv3, a + 500, a, a + 240);                    /* pointwise */
+    depthwise3x3_relu2_s8(&depthwise2, a + 340, a + 340, a); /* depthwise */
+    conv_s8(&conv3, a + 340, a, a + 240);                    /* pointwise */
     reduce_sum_columns_s8(&reduce4, a, a);                   /* pool */
     dense_s8(&dense5, a, a + 28, a + 12);                    /* head */
     dequantize_s8(&dequantize6, a + 28, f);                  /* head */
@@ -2725,15 +2969,15 @@ static uint32_t weights_crc32(void)
     uint32_t crc = 0xffffffffu;
 
 #if KERNEL_MVE
-    crc = crc32_elements(crc, conv1_weight_mve, 256, 1);
-    crc = crc32_elements(crc, conv1_scales_mve, 24, 4);
+    crc = crc32_elements(crc, conv1_weight_mve, 192, 1);
+    crc = crc32_elements(crc, conv1_scales_mve, 8, 4);
     crc = crc32_elements(crc, depthwise2_weight_mve, 80, 1);
     crc = crc32_elements(crc, depthwise2_order_mve, 32, 1);
     crc = crc32_elements(crc, depthwise2_scales_mve, 24, 4);
     crc = crc32_elements(crc, conv3_weight_mve, 192, 1);
-    crc = crc32_elements(crc, conv3_scales_mve, 36, 4);
+    crc = crc32_elements(crc, conv3_scales_mve, 12, 4);
     crc = crc32_elements(crc, dense5_weight_mve, 64, 1);
-    crc = crc32_elements(crc, dense5_scales_mve, 12, 4);
+    crc = crc32_elements(crc, dense5_bias, 4, 4);
 #elif KERNEL_DSP
     crc = crc32_elements(crc, conv1_pairs_weight_dsp, 96, 2);
     crc = crc32_elements(crc, conv1_pairs_scale_dsp, 5, 4);

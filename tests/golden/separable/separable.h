@@ -30,10 +30,10 @@
 #define SEPARABLE_OUTPUTS 1
 
 /* All RAM the model needs besides the stack, inputs and outputs included. */
-#define SEPARABLE_ARENA_BYTES 660u
+#define SEPARABLE_ARENA_BYTES 640u
 #define SEPARABLE_ARENA_ALIGN 16u
 /* Read-only bytes of the weights. */
-#define SEPARABLE_WEIGHTS_BYTES 1008u
+#define SEPARABLE_WEIGHTS_BYTES 752u
 
 /* x */
 #define SEPARABLE_INPUT0_ELEMENTS 160u

@@ -1,0 +1,5 @@
+"""`python -m toolchain.cli` is `inlay`."""
+
+from toolchain.cli import main
+
+main()
