@@ -55,7 +55,7 @@ def depthwise_call(
     """Return the call for `geometry` (sizes, strides, padding, as the kernel's record has them) and its two axes."""
     x, y = (tensor.type for tensor in (operands.inputs[0], operands.outputs[0]))
     narrow = spec is not None and spec.dtype is DType.INT8
-    spec = pairs.stilled(spec) if spec is not None and narrow and spec.per_channel else spec
+    spec = settled(spec) if spec is not None and narrow else spec
     weight = np.moveaxis((constant(operands.inputs[1]) if spec is None else spec.weight)[..., 0], 0, -1)
     variant, fields = linear_call_parts(operands, clamp, weight, spec, padded=padded)
     if spec is None or not narrow or not _fits_planes(spec, axes):
@@ -108,6 +108,11 @@ def _largest_sums(spec: LinearSpec) -> Any:
     """What no accumulator of each channel exceeds."""
     weights = np.abs(spec.weight.reshape(len(spec.weight), -1).astype(np.int64)).sum(axis=1)
     return weights * WIDEST[DType.INT8] + np.abs(spec.bias.astype(np.int64))
+
+
+def settled(spec: LinearSpec) -> LinearSpec:
+    """`spec` with weights of zero where no input changes an output, if outputs have multipliers of their own."""
+    return pairs.stilled(spec) if spec.per_channel else spec
 
 
 def _fits_planes(spec: LinearSpec, axes: Sequence[Sequence[int]]) -> bool:

@@ -2562,9 +2562,8 @@ static void dense_s8(const struct dense_s8 *layer, const int8_t *x, int8_t *y, v
 
     for (int32_t first = 0; first < outputs; first += 4) {
         const int32_t lanes = outputs - first < 4 ? outputs - first : 4;
-        const int8_t *weight = layer->weight + first * inputs;
         int32_t sums[4];
-        products4_s8(x, weight, inputs, lanes, sums);
+        products4_s8(x, layer->weight + first * inputs, inputs, lanes, sums);
         for (int32_t lane = 0; lane < lanes; lane++) {
             const int32_t output = first + lane;
             int32_t sum = sums[lane] + layer->bias[output];
