@@ -17,10 +17,10 @@ import numpy as np
 
 from toolchain.config import Rounding
 from toolchain.ir.types import DType, TensorType
-from toolchain.ops import pairs
 from toolchain.ops.base import Call, Constant, Kernel, Operands, Plain, fields_of_bodies
-from toolchain.ops.linear import WIDEST, Clamp, LinearSpec, constant, dot_helper, linear_call_parts, linear_kernel
+from toolchain.ops.linear import WIDEST, Clamp, LinearSpec, dot_helper, linear_call_parts, linear_kernel, weights_of
 from toolchain.ops.overlap import Overlap, by_lanes, by_row, common, first_inputs, first_pixels, in_bands
+from toolchain.ops.shifts import LAST, one_shift
 
 PLANES = 4
 """Channels at a time."""
@@ -54,9 +54,8 @@ def depthwise_call(
 ) -> Call:
     """Return the call for `geometry` (sizes, strides, padding, as the kernel's record has them) and its two axes."""
     x, y = (tensor.type for tensor in (operands.inputs[0], operands.outputs[0]))
+    weight = np.moveaxis(weights_of(operands, spec)[..., 0], 0, -1)
     narrow = spec is not None and spec.dtype is DType.INT8
-    spec = settled(spec) if spec is not None and narrow else spec
-    weight = np.moveaxis((constant(operands.inputs[1]) if spec is None else spec.weight)[..., 0], 0, -1)
     variant, fields = linear_call_parts(operands, clamp, weight, spec, padded=padded)
     if spec is None or not narrow or not _fits_planes(spec, axes):
         rows, overlap = _kept_rows(x, y, axes)
@@ -110,11 +109,6 @@ def _largest_sums(spec: LinearSpec) -> Any:
     return weights * WIDEST[DType.INT8] + np.abs(spec.bias.astype(np.int64))
 
 
-def settled(spec: LinearSpec) -> LinearSpec:
-    """`spec` with weights of zero where no input changes an output, if outputs have multipliers of their own."""
-    return pairs.stilled(spec) if spec.per_channel else spec
-
-
 def _fits_planes(spec: LinearSpec, axes: Sequence[Sequence[int]]) -> bool:
     """Whether the body for DSP instructions takes the layer: a kernel of 3x3 and sums that 2^SCALE_BITS times fit."""
     along_y, along_x = axes
@@ -165,12 +159,15 @@ def _planes_record(
     spec: LinearSpec, geometry: Mapping[str, Any], weight: Plain, planes: Mapping[str, int]
 ) -> dict[str, Plain]:
     """The fields of struct planes_s8."""
+    told = one_shift(spec) if spec.per_channel else None
     bias = (spec.folded_bias().astype(np.int64) << SCALE_BITS).astype(np.int32)
     scaling: dict[str, Plain] = {
         "bias": Constant(bias),
         "multiplier": Constant(spec.multiplier),
-        "shift": Constant(spec.shift),
-        "step": int(spec.per_channel),
+        "shift": Constant(spec.shift if told is None else np.array([told], np.int32)),
+        "told": 0 if told is None else LAST,
+        "multiplier_step": int(spec.per_channel),
+        "shift_step": int(spec.per_channel and told is None),
     }
     numbers = {name: getattr(spec, name) for name in ("zero_x", "zero_y", "low", "high")}
     sizes = {name: geometry[name] for name in GEOMETRY}
@@ -182,7 +179,8 @@ def _planes_kernel(kernel: Kernel, spec: LinearSpec) -> Kernel:
     rectified = _rectified(spec)
     facts = {**dict(kernel.variant), "offset": True, "planes": True, "rectified": rectified}
     facts["single"] = spec.rounding is Rounding.SINGLE
-    words = ("depthwise3x3", *(("relu",) if rectified else ()), *(("channels",) if spec.per_channel else ()), "s8")
+    each = "channels" if facts["one_shift"] else "shifts"
+    words = ("depthwise3x3", *(("relu",) if rectified else ()), *((each,) if spec.per_channel else ()), "s8")
     shared = ("four_bytes", "int16_pairs", "depthwise_planes", "depthwise_taps")
     own = ("depthwise_blocks", "depthwise_relu_s8")
     clamped = ("requantize", "depthwise_clamped_blocks", "depthwise_clamped_s8")

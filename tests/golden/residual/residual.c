@@ -55,9 +55,15 @@ static inline int32_t requantize(int32_t value, int32_t multiplier, int32_t shif
     }
     return (((high + (high >> 31)) >> (-1 - shift)) + 1) >> 1;
 }
+
+/* requantize() by a multiplier whose last four bits add to the shift to the right. */
+static inline int32_t requantize_packed(int32_t value, int32_t multiplier, int32_t shift)
+{
+    return requantize(value, multiplier, shift - (multiplier & 15));
+}
 #endif
 
-#if KERNEL_DSP
+#if KERNEL_DSP && !KERNEL_MVE
 static inline uint32_t four_bytes(const int8_t *x)
 {
     uint32_t bytes;
@@ -65,9 +71,7 @@ static inline uint32_t four_bytes(const int8_t *x)
     memcpy(&bytes, x, sizeof bytes);
     return bytes;
 }
-#endif
 
-#if KERNEL_DSP && !KERNEL_MVE
 /* sum + factor * the lower half of a pair / 2^16. */
 static inline int32_t smlawb(int32_t factor, uint32_t pair, int32_t sum)
 {
@@ -131,9 +135,7 @@ static inline uint32_t weighted_sums(int32_t a_factor, uint32_t a, int32_t b_fac
 
     return saturated_bytes(s0, s1, s2, s3);
 }
-#endif
 
-#if KERNEL_DSP
 /* The larger one of each two int8 of two words. */
 static inline uint32_t larger_bytes(uint32_t a, uint32_t b)
 {
@@ -157,14 +159,49 @@ static inline uint32_t larger_bytes(uint32_t a, uint32_t b)
 }
 #endif
 
+#if KERNEL_DSP
+/* The part of a window that lies inside: from `lines` to `end`, of every line `width` bytes. */
+struct window_max {
+    const int8_t *lines, *end;
+    int32_t line, width, step;
+};
+#endif
+
 #if KERNEL_DSP && !KERNEL_MVE
+static inline uint32_t window_bytes(const struct window_max *window, int32_t channel)
+{
+    uint32_t best = 0x80808080u;
+
+    for (const int8_t *line = window->lines; line < window->end; line += window->line) {
+        for (int32_t pixel = 0; pixel < window->width; pixel += window->step) {
+            best = larger_bytes(best, four_bytes(line + pixel + channel));
+        }
+    }
+    return best;
+}
+
+/* The maximum of each of four or more channels; the last four begin earlier where they must. */
+static inline void largest_bytes(const struct window_max *window, int32_t channels, int8_t *y)
+{
+    const int32_t rest = channels & 3;
+
+    for (int32_t channel = 0; channel + 4 <= channels; channel += 4) {
+        const uint32_t best = window_bytes(window, channel);
+        memcpy(y + channel, &best, sizeof best);
+    }
+    if (rest > 0) {
+        const uint32_t best = window_bytes(window, channels - 4) >> 8 * (4 - rest);
+        memcpy(y + channels - rest, &best, (size_t)rest);
+    }
+}
+
 /* Two outputs at a time, with their weights in one 16-bit lane: w + 256 w'. */
 struct pairs_s8 {
-    const int16_t *weight; /* before those of a pair its biases, b and b + 256 b', in halves */
-    const int32_t *scale;  /* of each pair, or of all: what struct scale_s8 holds */
-    int32_t step;          /* from a pair's scale to the next, 0 or 5 */
-    int32_t limited;       /* whether y has narrower limits than int8 */
-    int32_t low, high;
+    const int16_t *weight;     /* before those of a pair its biases, b and b + 256 b', in halves */
+    const int32_t *multiplier; /* two of each pair, or of all the same two */
+    int32_t step;              /* from a pair's multipliers to the next, 0 or 2 */
+    int32_t shift;             /* to the right; a multiplier's last four bits add to it */
+    int32_t zero_y, low, high;
 };
 
 /* Takes a pair's biases. */
@@ -180,22 +217,27 @@ static inline void take_biases(const int16_t **weight, int32_t *sum, int32_t *bo
 struct scale_s8 {
     int32_t multiplier[2];
     int32_t offset[2]; /* zero point of y, and what rounds */
-    int32_t shift[2];
-    int32_t negatives; /* below zero where sums below zero show in y */
+    int32_t shift[2];  /* less one, which a saturating shift adds */
 };
 
-static inline struct scale_s8 scale_of_pair(const int32_t numbers[5])
+static inline struct scale_s8 scale_of_pair(const struct pairs_s8 *layer,
+                                            const int32_t multiplier[2])
 {
+    const int32_t least = layer->shift - 1, offset = 2 * layer->zero_y + 1;
     struct scale_s8 scale;
 
-    scale.multiplier[0] = numbers[0];
-    scale.multiplier[1] = numbers[1];
-    scale.offset[0] = numbers[2];
-    scale.offset[1] = numbers[3];
-    scale.shift[0] = numbers[4] & 255;
-    scale.shift[1] = numbers[4] >> 8 & 255;
-    scale.negatives = numbers[4];
+    for (int32_t output = 0; output < 2; output++) {
+        scale.multiplier[output] = multiplier[output];
+        scale.shift[output] = least + (multiplier[output] & 15);
+        scale.offset[output] = offset * (1 << scale.shift[output]);
+    }
     return scale;
+}
+
+/* Whether sums below zero, which round the other way, show in y. */
+static inline int32_t shows_negatives(const struct pairs_s8 *layer)
+{
+    return layer->low < layer->zero_y;
 }
 
 /* (a * b + c * 2^32) / 2^32. */
@@ -228,13 +270,14 @@ static inline void store_halves(int32_t first, int32_t second, int8_t *y)
 /* Two outputs from `sum`, the first one's, and `both` = sum + 256 times the second one's. */
 static inline void scale_pair(const struct scale_s8 *by, int32_t sum, int32_t both, int8_t *y)
 {
+    const int32_t offset = by->offset[1] * 128 + 64;
     const int32_t first = product_rounded(2 * sum, by->multiplier[0], by->offset[0]);
-    const int32_t second = product_high(both - sum, by->multiplier[1], by->offset[1]);
+    const int32_t second = product_high(both - sum, by->multiplier[1], offset);
 
-    store_halves(first >> by->shift[0], second >> by->shift[1], y);
+    store_halves(first >> by->shift[0], second >> (by->shift[1] + 7), y);
 }
 
-/* The same where sums below zero show in y: they round the other way. */
+/* The same where sums below zero show in y. */
 static inline void scale_signed(const struct scale_s8 *by, int32_t sum, int32_t both, int8_t *y)
 {
     const int32_t other = (both - sum) >> 7;
@@ -248,8 +291,11 @@ static inline void scale_signed(const struct scale_s8 *by, int32_t sum, int32_t 
 /* `count` outputs within narrower limits than int8. */
 static inline void limit_s8(const struct pairs_s8 *layer, int8_t *y, int32_t count)
 {
-    for (int32_t output = 0; layer->limited && output < count; output++) {
-        y[output] = clamp_s8(y[output], layer->low, layer->high);
+    const int32_t low = layer->low, high = layer->high;
+    const int32_t limited = low > INT8_MIN || high < INT8_MAX;
+
+    for (int32_t output = 0; limited && output < count; output++) {
+        y[output] = clamp_s8(y[output], low, high);
     }
 }
 
@@ -368,7 +414,7 @@ static void pixels_s8(const struct pairs_s8 *layer, int32_t first, int32_t beyon
 {
     const int16_t *weight = layer->weight + 4 * (quads + 1) * first;
     const int16_t *const end = layer->weight + 4 * (quads + 1) * beyond;
-    const int32_t *scale = layer->scale + layer->step * first;
+    const int32_t *multiplier = layer->multiplier + layer->step * first;
     const int32_t fours = quads >> 2, step = layer->step;
 
     for (; weight != end; y += 2) {
@@ -386,9 +432,9 @@ static void pixels_s8(const struct pairs_s8 *layer, int32_t first, int32_t beyon
         for (int32_t left = quads; (left & 3) != 0; left--) {
             multiply_quad(&patch, &weight, both, sum);
         }
-        const struct scale_s8 by = scale_of_pair(scale);
-        scale += step;
-        if (by.negatives < 0) {
+        const struct scale_s8 by = scale_of_pair(layer, multiplier);
+        multiplier += step;
+        if (shows_negatives(layer)) {
             scale_signed(&by, sum[0], both[0], y);
             scale_signed(&by, sum[1], both[1], y + second);
             scale_signed(&by, sum[2], both[2], y + third);
@@ -562,6 +608,21 @@ struct pixels_mve {
     const int8_t *weight;
     const int8_t *last_x; /* the last 8 inputs of x */
 };
+
+/* The maximum of each channel. */
+static inline void largest_bytes(const struct window_max *window, int32_t channels, int8_t *y)
+{
+    for (int32_t first = 0; first < channels; first += 16) {
+        const mve_pred16_t lanes = vctp8q((uint32_t)(channels - first));
+        int8x16_t best = vdupq_n_s8(-128);
+        for (const int8_t *line = window->lines; line < window->end; line += window->line) {
+            for (int32_t pixel = 0; pixel < window->width; pixel += window->step) {
+                best = vmaxq_s8(best, vldrbq_z_s8(line + pixel + first, lanes));
+            }
+        }
+        vstrbq_p_s8(y + first, best, lanes);
+    }
+}
 #endif
 
 #if KERNEL_MVE
@@ -794,7 +855,8 @@ struct conv_channels_s8 {
 #else
     const int8_t *weight;
     const int32_t *bias;
-    const int32_t *multiplier, *shift;
+    const int32_t *multiplier; /* the last four bits of each add to the shift to the right */
+    int32_t shift;
     int32_t zero_y;
     int32_t low, high;
 #endif
@@ -990,12 +1052,12 @@ static inline void conv_channels_s8_outputs(const struct conv_channels_s8 *layer
                                             int32_t lanes, const int32_t *sums, int8_t *y)
 {
     const int32_t *bias = layer->bias + first;
-    const int32_t *multiplier = layer->multiplier + first, *shift = layer->shift + first;
+    const int32_t *multiplier = layer->multiplier + first, shift = layer->shift;
     const int32_t zero_y = layer->zero_y, low = layer->low, high = layer->high;
 
     for (int32_t lane = 0; lane < lanes; lane++) {
         const int32_t sum = sums[lane] + bias[lane];
-        const int32_t scaled = requantize(sum, multiplier[lane], shift[lane]);
+        const int32_t scaled = requantize_packed(sum, multiplier[lane], shift);
         y[lane] = clamp_s8(scaled + zero_y, low, high);
     }
 }
@@ -1151,18 +1213,14 @@ static void maxpool_s8(const struct maxpool_s8 *layer, const int8_t *x, int8_t *
             const int32_t right = left + layer->window_x * step_x;
             const int32_t end_y = bottom < layer->in_y ? bottom : layer->in_y;
             const int32_t end_x = right < layer->in_x ? right : layer->in_x;
-            for (int32_t first = 0; first < channels; first += 4) {
-                const int32_t base = first + 4 > channels ? channels - 4 : first;
-                uint32_t best = 0x80808080u;
-                for (int32_t in_y = first_y; in_y < end_y; in_y += step_y) {
-                    const int8_t *line = picture + in_y * layer->in_x * channels + base;
-                    for (int32_t in_x = first_x; in_x < end_x; in_x += step_x) {
-                        best = larger_bytes(best, four_bytes(line + in_x * channels));
-                    }
-                }
-                best >>= 8 * (first - base);
-                memcpy(y + first, &best, (size_t)(4 - (first - base)));
-            }
+            const struct window_max window = {
+                .lines = picture + (first_y * layer->in_x + first_x) * channels,
+                .end = picture + (end_y * layer->in_x + first_x) * channels,
+                .line = step_y * layer->in_x * channels,
+                .width = (end_x - first_x) * channels,
+                .step = step_x * channels,
+            };
+            largest_bytes(&window, channels, y);
 #else
             for (int32_t channel = 0; channel < channels; channel++) {
                 y[channel] = -128;
@@ -1225,7 +1283,7 @@ static const struct conv_channels_s8 conv0 = {
     .weight = conv0_weight,
     .bias = conv0_bias,
     .multiplier = conv0_multiplier,
-    .shift = conv0_shift,
+    .shift = -7,
     .zero_y = -128,
     .low = -128,
     .high = 127,
@@ -1254,9 +1312,10 @@ static const struct conv_channels_s8 conv0 = {
 #elif KERNEL_DSP
     .pointwise = 0,
     .pairs.weight = conv0_pairs_weight_dsp,
-    .pairs.scale = conv0_pairs_scale_dsp,
-    .pairs.step = 5,
-    .pairs.limited = 0,
+    .pairs.multiplier = conv0_multiplier,
+    .pairs.step = 2,
+    .pairs.shift = 7,
+    .pairs.zero_y = -128,
     .pairs.low = -128,
     .pairs.high = 127,
 #endif
@@ -1298,7 +1357,7 @@ static const struct conv_channels_s8 conv1 = {
     .weight = conv1_weight,
     .bias = conv1_bias,
     .multiplier = conv1_multiplier,
-    .shift = conv1_shift,
+    .shift = -8,
     .zero_y = -36,
     .low = -128,
     .high = 127,
@@ -1327,9 +1386,10 @@ static const struct conv_channels_s8 conv1 = {
 #elif KERNEL_DSP
     .pointwise = 0,
     .pairs.weight = conv1_pairs_weight_dsp,
-    .pairs.scale = conv1_pairs_scale_dsp,
-    .pairs.step = 5,
-    .pairs.limited = 0,
+    .pairs.multiplier = conv1_multiplier,
+    .pairs.step = 2,
+    .pairs.shift = 8,
+    .pairs.zero_y = -36,
     .pairs.low = -128,
     .pairs.high = 127,
 #endif
@@ -1522,19 +1582,17 @@ static uint32_t weights_crc32(void)
     crc = crc32_elements(crc, conv1_weight_mve, 160, 1);
     crc = crc32_elements(crc, conv1_scales_mve, 12, 4);
 #elif KERNEL_DSP
+    crc = crc32_elements(crc, conv0_multiplier, 4, 4);
     crc = crc32_elements(crc, conv0_pairs_weight_dsp, 64, 2);
-    crc = crc32_elements(crc, conv0_pairs_scale_dsp, 10, 4);
+    crc = crc32_elements(crc, conv1_multiplier, 4, 4);
     crc = crc32_elements(crc, conv1_pairs_weight_dsp, 80, 2);
-    crc = crc32_elements(crc, conv1_pairs_scale_dsp, 10, 4);
 #else
     crc = crc32_elements(crc, conv0_weight, 108, 1);
     crc = crc32_elements(crc, conv0_bias, 4, 4);
     crc = crc32_elements(crc, conv0_multiplier, 4, 4);
-    crc = crc32_elements(crc, conv0_shift, 4, 4);
     crc = crc32_elements(crc, conv1_weight, 144, 1);
     crc = crc32_elements(crc, conv1_bias, 4, 4);
     crc = crc32_elements(crc, conv1_multiplier, 4, 4);
-    crc = crc32_elements(crc, conv1_shift, 4, 4);
 #endif
     crc = crc32_elements(crc, table2_table, 256, 1);
     crc = crc32_elements(crc, table4_table, 256, 1);
