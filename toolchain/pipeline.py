@@ -142,6 +142,10 @@ def export(
         input_shape=input_shape,
         **flags,
     )
+    if options.max_accuracy_drop is not None and eval is None:
+        raise InputError(
+            "max_accuracy_drop: needs labelled samples; pass --eval FILE.npz (eval=... in Python) with the labels as y"
+        )
     target = writable_folder(Path(out))
     data = Data(_optional(calibration, "calibration"), _optional(eval, "eval"))
     return _export(model, target, options, data, Build(cc, sanitize), example_inputs, progress or _silent)

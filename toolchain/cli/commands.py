@@ -65,8 +65,6 @@ def export(
     """Turn MODEL into C, build it, compare it with the model, write the report."""
     given = dict(locals())  # the flags are the keyword arguments of toolchain.export
     del given["as_json"]
-    if max_accuracy_drop is not None and eval is None:
-        raise InputError("--max-accuracy-drop: needs labelled samples; pass --eval FILE.npz with the labels as y")
     with show.progress(quiet=as_json) as progress:
         from toolchain import pipeline
 
