@@ -33,6 +33,10 @@ LANES = 8
 """Channels that plain C takes at a time at most."""
 BLOCKS = (2, 3)
 """Outputs of a row that plain C takes at a time, with a vector unit and without."""
+ANY_KERNEL = ("kernel_y", "kernel_x", "dilation_y", "dilation_x")
+"""Fields of the geometry that kernels for 3x3 do without,"""
+LIMITS = ("low", "high")
+"""and those that rectified ones do without, too."""
 SCALE_BITS = 8
 """Weights are multiplied by two to this power, or less, so that shifted sums keep their fraction."""
 CONSTANT_BITS = 23
@@ -59,7 +63,9 @@ def depthwise_call(
         record: dict[str, Field] = {**geometry, "kept_rows": rows, **fields}
         return Call(kernel, record, scratch=rows * _row_bytes(x), overlaps=(overlap,))
     planes, columns = _planes(axes, max(BAND_BYTES, operands.room)), _row_columns(axes)
+    given = ANY_KERNEL if not _rectified(spec) else (*ANY_KERNEL, *LIMITS)
     record = {**geometry, **spec.record(weight, offset=True), "row_x": bodies(columns, None)}
+    record = {name: value for name, value in record.items() if name not in given}
     record |= {name: bodies(None, value) for name, value in planes.items()}
     overlaps = (common(*(in_bands(x, y, band, *axes[0]) for band in (1, planes["band_y"]))),)
     kernel = _planes_kernel(linear_kernel("depthwise", "depthwise", variant), spec)
