@@ -12,6 +12,7 @@ from toolchain.config import Options, Rounding
 from toolchain.ir.graph import Graph, Node, Tensor
 from toolchain.ir.types import Array, DType, QuantParams, TensorType
 from toolchain.lower import lower
+from toolchain.ops.binary import Binary
 from toolchain.ops.conv import Conv
 from toolchain.ops.dense import Dense
 from toolchain.plan import plan
@@ -84,6 +85,23 @@ def random_taps(rng: np.random.Generator) -> Layer:
     return _layer(op, (1, *map(int, size), channels), (channels * multiplier, *map(int, kernel), 1), rng)
 
 
+def random_groups(rng: np.random.Generator) -> Layer:
+    """A convolution in groups of some inputs, or one with dilation along both axes."""
+    groups, depth = int(rng.choice([1, 2, 3, 5])), int(rng.choice([2, 3, 4, 7, 8]))
+    outputs = int(rng.choice([1, 2, 3, 4, 6, 18]))
+    kernel = rng.choice([[1, 1], [3, 3], [2, 3]])
+    dilation = (2, 3) if groups == 1 else tuple(int(d) for d in rng.choice([1, 1, 2], 2))
+    size = rng.choice([1, 3, 5, 6], 2)
+    padding = []
+    for have, need in zip(size, (kernel - 1) * dilation + 1, strict=True):
+        begin, end = (int(n) for n in rng.choice([0, 1, 2], 2))
+        padding.append((begin, end + max(0, int(need - have - begin - end))))
+    stride = tuple(int(s) for s in rng.choice([1, 1, 2], 2))
+    op = Conv(stride, dilation, tuple(padding), groups, _clamp(rng))
+    x = (int(rng.choice([1, 2])), *map(int, size), groups * depth)
+    return _layer(op, x, (groups * outputs, *map(int, kernel), depth), rng)
+
+
 def random_dense(rng: np.random.Generator) -> Layer:
     """A fully connected layer of one row, or of a few."""
     inputs, outputs = int(rng.choice([1, 3, 7, 8, 15, 16, 33, 64, 100, 1301])), int(rng.choice([1, 3, 4, 5, 6, 8, 13]))
@@ -135,6 +153,26 @@ def program_of(layers: Sequence[Layer], rounding: Rounding) -> tuple[Graph, Prog
     ends = [tuple(f"{end}{i}" for i in range(len(layers))) for end in "xy"]
     graph = Graph(tuple(nodes), tensors, *ends)
     return graph, plan(lower(graph, Options(name="m", rounding=rounding)))
+
+
+def pairwise(
+    number: int, kind: str, shapes: Sequence[tuple[int, ...]], rng: np.random.Generator
+) -> tuple[Node, list[Tensor]]:
+    """A sum or product of two int8 tensors, each with a scale and zero point of its own."""
+    quants = [QuantParams((float(rng.uniform(0.01, 0.05)),), int(rng.integers(-128, 128))) for _ in range(3)]
+    names = [f"l{number}_{name}" for name in "aby"]
+    types = [TensorType(s, DType.INT8, q) for s, q in zip((*shapes, shapes[0]), quants, strict=True)]
+    tensors = [Tensor(n, t) for n, t in zip(names, types, strict=True)]
+    clamp = (0.0, float("inf")) if rng.integers(2) else None
+    return Node(Binary(kind, clamp), tuple(names[:2]), (names[2],), f"l{number}"), tensors
+
+
+def graph_of(layers: Sequence[tuple[Node, list[Tensor]]]) -> Graph:
+    """All layers in one graph, each with an input and an output of its own."""
+    tensors = {tensor.name: tensor for _, each in layers for tensor in each}
+    inputs = [name for node, _ in layers for name in node.inputs if tensors[name].data is None]
+    outputs = [name for node, _ in layers for name in node.outputs]
+    return Graph(tuple(node for node, _ in layers), tensors, tuple(inputs), tuple(outputs))
 
 
 def feeds_for(graph: Graph, samples: int, rng: np.random.Generator) -> dict[str, Array]:
