@@ -12,22 +12,8 @@ import pytest
 
 import toolchain
 from tests.conftest import REPOSITORY
+from tests.flags import STRICT
 
-FLAGS = [
-    "-std=c99",
-    "-Wall",
-    "-Wextra",
-    "-Wpedantic",
-    "-Wconversion",
-    "-Wsign-conversion",
-    "-Wshadow",
-    "-Wcast-qual",
-    "-Wstrict-prototypes",
-    "-Wmissing-prototypes",
-    "-Wundef",
-    "-Wdouble-promotion",
-    "-Werror",
-]
 DIGITS = REPOSITORY / "firmware_demo/digits"
 CALIBRATION = DIGITS / "calibration.npz"
 KINDS = {"plain": {}, "small": {"quantize": "int8", "calibration": CALIBRATION}}
@@ -59,13 +45,13 @@ def exports(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("compiler", ["gcc", "clang"])
 @pytest.mark.parametrize("name", KINDS)
 def test_builds_without_a_warning(name: str, compiler: str, optimise: str, exports: Path, tmp_path: Path) -> None:
-    call(tool(compiler), *FLAGS, optimise, "-c", exports / name / f"{name}.c", "-o", tmp_path / "model.o")
+    call(tool(compiler), *STRICT, optimise, "-c", exports / name / f"{name}.c", "-o", tmp_path / "model.o")
 
 
 @pytest.mark.parametrize("name", KINDS)
 def test_external_symbols_carry_the_prefix_and_nothing_is_writable(name: str, exports: Path, tmp_path: Path) -> None:
     # Position-independent code would put pointers to constants among writable data.
-    call("gcc", *FLAGS, "-O2", "-fno-pie", "-c", exports / name / f"{name}.c", "-o", tmp_path / "model.o")
+    call("gcc", *STRICT, "-O2", "-fno-pie", "-c", exports / name / f"{name}.c", "-o", tmp_path / "model.o")
     symbols = [line.split() for line in call("nm", tmp_path / "model.o").splitlines()]
     defined = [(kind, symbol) for _, kind, symbol in (s for s in symbols if len(s) == 3)]
     assert all(symbol.startswith(f"{name}_") for kind, symbol in defined if kind.isupper())

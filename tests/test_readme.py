@@ -12,7 +12,8 @@ import pytest
 
 import toolchain
 from tests.conftest import REPOSITORY
-from tests.test_generated import CALIBRATION, DIGITS, FLAGS
+from tests.flags import STRICT
+from tests.test_generated import CALIBRATION, DIGITS
 from toolchain.cli import app, run
 
 README = (REPOSITORY / "README.md").read_text()
@@ -44,7 +45,7 @@ def test_the_c_classifies_digits(tmp_path: Path) -> None:
     prototype = code.replace("int classify(", "int classify(const float *image);\nint classify(", 1)
     (folder / "main.c").write_text(prototype + MAIN)
     sources = [folder / "main.c", folder / "digits.c"]
-    subprocess.run(["gcc", *FLAGS, "-O2", *sources, "-o", folder / "main", "-lm"], check=True)
+    subprocess.run(["gcc", *STRICT, "-O2", *sources, "-o", folder / "main", "-lm"], check=True)
     data = np.load(DIGITS / "evaluation.npz")
     image = data[next(name for name in data.files if name != "y")].astype(np.float32)
     found = subprocess.run([folder / "main"], input=image.tobytes(), capture_output=True, check=True).stdout.split()

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tests.test_generated import FLAGS
+from tests.flags import STRICT
 from toolchain.config import Options
 from toolchain.emit import emit
 from toolchain.lower import lower
@@ -97,7 +97,7 @@ def build(names: Sequence[str], folder: Path, compiler: Sequence[str]) -> None:
     """Compile two files at a time, then link."""
 
     def compiled(name: str) -> None:
-        flags = ("-std=c99",) if name == "main" else (*FLAGS, "-O1", "-ffp-contract=off", *TRAPS)
+        flags = ("-std=c99",) if name == "main" else (*STRICT, "-O1", "-ffp-contract=off", *TRAPS)
         subprocess.run([*compiler, *flags, "-c", f"{name}.c", "-o", f"{name}.o"], cwd=folder, check=True)
 
     with ThreadPoolExecutor(2) as pool:

@@ -6,7 +6,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.conformance import compare, int8_elementwise, int8_linear, int8_shape, networks, uint8_operators
+from tests.conformance import (  # noqa: F401 - registers families
+    compare,
+    int8_elementwise,
+    int8_linear,
+    int8_shape,
+    networks,
+    uint8_operators,
+)
 from tests.conformance.family import FAMILIES
 from tests.conformance.programs import write
 from tests.test_generated import tool
@@ -16,11 +23,6 @@ from toolchain.targets.parity import outputs
 if TYPE_CHECKING:
     from pathlib import Path
 
-assert int8_elementwise
-assert int8_linear
-assert int8_shape
-assert networks
-assert uint8_operators  # imported for the families they register
 pytest.importorskip("tensorflow", reason="needs tensorflow")
 
 VARIED = {

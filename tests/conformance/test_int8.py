@@ -6,18 +6,20 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.conformance import compare, int8_elementwise, int8_linear, int8_shape, networks, uint8_operators
+from tests.conformance import (  # noqa: F401 - registers families
+    compare,
+    int8_elementwise,
+    int8_linear,
+    int8_shape,
+    networks,
+    uint8_operators,
+)
 from tests.conformance.family import FAMILIES, Draw
 from toolchain.importers.tflite import read
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-assert int8_elementwise
-assert int8_linear
-assert int8_shape
-assert networks
-assert uint8_operators  # imported for the families they register
 pytest.importorskip("tensorflow", reason="needs tensorflow")
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import doctest
 import subprocess
 from itertools import product
 
@@ -19,10 +18,6 @@ def preprocessed(lines: list[str], body: Body) -> list[str]:
     command = ["gcc", "-E", "-P", "-Werror", "-Wundef", f"-DKERNEL_DSP={dsp}", f"-DKERNEL_MVE={mve}", "-"]
     done = subprocess.run(command, input="\n".join(lines) + "\n", text=True, capture_output=True, check=True)
     return done.stdout.split()
-
-
-def test_doctests():
-    assert doctest.testmod(bodies).failed == 0
 
 
 @pytest.mark.parametrize("body", Body)

@@ -4,14 +4,12 @@ import subprocess
 import numpy as np
 import pytest
 
+from tests.flags import STRICT
 from tests.lower import graphs
 from toolchain.emit import Vectors, emit
 from toolchain.lower import lower
 from toolchain.plan import plan
 
-FLAGS = "-std=c99 -Wall -Wextra -Wpedantic -Wconversion -Wsign-conversion -Wshadow -Wcast-qual "
-FLAGS += "-Wstrict-prototypes -Wmissing-prototypes -Wundef -Wdouble-promotion -Werror"
-WARNINGS = FLAGS.split()
 MAIN = """
 #include "net.h"
 static NET_ALIGN(NET_ARENA_ALIGN) unsigned char arena[NET_ARENA_BYTES + 16];
@@ -43,7 +41,7 @@ def build(folder, files, *flags):
     for name, text in files.items():
         (folder / name).write_text(text)
     (folder / "main.c").write_text(MAIN)
-    subprocess.run(["gcc", *WARNINGS, *flags, "main.c", "net.c", "-o", "main"], cwd=folder, check=True)
+    subprocess.run(["gcc", *STRICT, *flags, "main.c", "net.c", "-o", "main"], cwd=folder, check=True)
     return subprocess.run([folder / "main"], check=False).returncode
 
 

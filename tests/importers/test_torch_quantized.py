@@ -11,8 +11,8 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("onnxscript")
 
-from toolchain import importers, lower, passes, pipeline  # noqa: E402
-from toolchain.config import Options  # noqa: E402
+from tests.importers.running import entering, symbols  # noqa: E402
+from toolchain import importers, passes, pipeline  # noqa: E402
 from toolchain.errors import InputError  # noqa: E402
 from toolchain.interpret import run  # noqa: E402
 from toolchain.ir.types import DType  # noqa: E402
@@ -47,16 +47,14 @@ def steps_apart(graph, quantized, x):
     """How far the graph is from PyTorch, in steps of the last quantization."""
     with torch.no_grad():
         wanted = quantized(x).numpy()
-    permutation = graph.port(graph.inputs[0]).permutation
-    feed = x.numpy() if permutation is None else x.numpy().transpose(permutation)
-    found = run(graph, {graph.inputs[0]: feed})[graph.outputs[0]]
+    found = run(graph, {graph.inputs[0]: entering(graph, x.numpy())})[graph.outputs[0]]
     (last,) = [node for node in graph.nodes if node.outputs[0] == graph.outputs[0]]
     return np.abs(found - wanted).max() / graph.tensors[last.inputs[0]].type.quant.scale[0]
 
 
 def assert_integers(graph):
     assert passes.float_layers(graph) == ()
-    first, *middle, last = [step.kernel.symbol for step in lower.lower(graph, Options("net")).steps]
+    first, *middle, last = symbols(graph)
     assert (first, last) == ("quantize_s8", "dequantize_s8")
     assert not [symbol for symbol in middle if "f32" in symbol or "quantize" in symbol]
 

@@ -1,16 +1,10 @@
-import doctest
-
 import numpy as np
 import pytest
 
 from tests.lower import graphs
 from toolchain.errors import InputError
-from toolchain.lower import lower, names
+from toolchain.lower import lower
 from toolchain.lower.names import check_model_name, comment, identifier
-
-
-def test_names_doctests():
-    assert doctest.testmod(names).failed == 0
 
 
 def test_a_view_is_the_memory_of_its_source():

@@ -128,6 +128,7 @@ def _array(name: str, x: Array) -> str:
 
 def _field(constant: str, name: str, value: Field, lines: list[str]) -> str:
     if isinstance(value, Constant):
-        lines.append(_array(constant, value.data))
-        return f".{name} = {constant}"
+        array = constant.replace(".", "_")
+        lines.append(_array(array, value.data))
+        return f".{name} = {array}"
     return f".{name} = {c_value(value)}"

@@ -2,41 +2,28 @@
 
 from __future__ import annotations
 
-import functools
 import shutil
 import subprocess
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import jinja2
 import numpy as np
 import pytest
 
+from tests.flags import STRICT
+from toolchain.emit.environment import c_float, environment
 from toolchain.ir.graph import Tensor
 from toolchain.ir.types import Array, DType, QuantParams, TensorType
 from toolchain.ops.base import Bodies, Body, Call, Constant, Op, Operands, Plain
-from toolchain.templating import TEMPLATES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
 FLAGS = [
-    "-std=c99",
+    *STRICT,
     "-O1",
     "-g",
-    "-Wall",
-    "-Wextra",
-    "-Wpedantic",
-    "-Wconversion",
-    "-Wsign-conversion",
-    "-Wshadow",
-    "-Wcast-qual",
-    "-Wstrict-prototypes",
-    "-Wmissing-prototypes",
-    "-Wundef",
-    "-Wdouble-promotion",
-    "-Werror",
     "-DKERNEL_DSP=0",
     "-DKERNEL_MVE=0",
     "-DKERNEL_WIDE=1",
@@ -48,26 +35,6 @@ STYLE = (
     "AllowShortFunctionsOnASingleLine: None}"
 )
 DTYPES = {dtype.numpy: dtype for dtype in DType}
-
-
-def c_float(value: float) -> str:
-    """A float32 literal that reads back as the same number."""
-    text = np.format_float_scientific(np.float32(value), unique=True, trim="0")
-    return f"{text}f"
-
-
-@functools.cache
-def environment() -> jinja2.Environment:
-    env = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES),
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-        autoescape=False,  # noqa: S701 - this is C
-    )
-    env.filters.update(c_float=c_float, c_int=str)
-    return env
 
 
 def operands_of(op: Op, inputs: Sequence[Array], quant: Sequence[QuantParams | None] = ()) -> Operands:
@@ -106,7 +73,7 @@ def _text(values: Array) -> str:
 
 def _field(name: str, value: object, constants: list[str], prefix: str) -> str:
     if isinstance(value, Constant):
-        array = f"{prefix}_{name}"
+        array = f"{prefix}_{name}".replace(".", "_")
         ctype = DTYPES[value.data.dtype].c
         constants.append(f"static const {ctype} {array}[{value.data.size}] = {{{_text(value.data)}}};")
         return f".{name} = {array}"

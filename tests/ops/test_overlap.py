@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import doctest
 from itertools import product
 
 import numpy as np
@@ -23,10 +22,6 @@ MASKING = {"copy_block", "copy_rows", "copy_indexed", "concat", "matmul_f32", "m
 def vectors(step):
     """Whether this machine's vector unit takes several channels at a time that other cores take one by one."""
     return step.kernel.macro == "depthwise" and step.record["channels"] >= 8
-
-
-def test_doctests():
-    assert doctest.testmod(overlap).failed == 0
 
 
 def least_by_simulation(events):

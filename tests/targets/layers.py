@@ -69,9 +69,24 @@ def random_depthwise(rng: np.random.Generator) -> Layer:
     return layer
 
 
+def random_taps(rng: np.random.Generator) -> Layer:
+    """A convolution of each channel for itself with another kernel than 3x3, or several outputs per channel."""
+    channels, multiplier = int(rng.choice([4, 5, 8, 11])), int(rng.choice([1, 1, 2, 3]))
+    kernel = rng.choice([[5, 5], [7, 7], [3, 3], [1, 9], [4, 2]])
+    dilation = tuple(int(d) for d in rng.choice([1, 1, 2], 2))
+    size = rng.choice([1, 3, 5, 7, 10, 13], 2)
+    padding = []
+    for have, need in zip(size, (kernel - 1) * dilation + 1, strict=True):
+        begin, end = (int(n) for n in rng.choice([0, 1, 2, 4], 2))
+        padding.append((begin, end + max(0, int(need - have - begin - end))))
+    stride = tuple(int(s) for s in rng.choice([1, 1, 2, 3], 2))
+    op = Conv(stride, dilation, tuple(padding), channels, _clamp(rng))
+    return _layer(op, (1, *map(int, size), channels), (channels * multiplier, *map(int, kernel), 1), rng)
+
+
 def random_dense(rng: np.random.Generator) -> Layer:
     """A fully connected layer of one row, or of a few."""
-    inputs, outputs = int(rng.choice([1, 3, 7, 8, 15, 16, 33, 64, 100])), int(rng.choice([1, 3, 4, 5, 6, 8, 13]))
+    inputs, outputs = int(rng.choice([1, 3, 7, 8, 15, 16, 33, 64, 100, 1301])), int(rng.choice([1, 3, 4, 5, 6, 8, 13]))
     rows = int(rng.choice([1, 1, 1, 2, 4]))
     return _layer(Dense(_clamp(rng)), (rows, inputs), (outputs, inputs), rng)
 

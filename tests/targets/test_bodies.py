@@ -14,7 +14,9 @@ from tests.targets import layers
 from toolchain import emit
 from toolchain.config import Rounding
 from toolchain.emit import Vectors
+from toolchain.ir.types import QuantParams
 from toolchain.ops.base import Body
+from toolchain.ops.dense import Dense
 from toolchain.targets.cores import TARGETS
 from toolchain.targets.emulator import run_image
 from toolchain.targets.image import Build, build_image
@@ -52,7 +54,7 @@ def core(request, needs):
     return target, replace(build, compiler=(*build.compiler, library))
 
 
-COUNT = {"conv": 40, "dense": 20, "depthwise": 30}
+COUNT = {"conv": 40, "dense": 20, "depthwise": 30, "taps": 24}
 
 
 @pytest.fixture(scope="module", params=list(Rounding), ids=lambda rounding: rounding.value)
@@ -62,6 +64,7 @@ def many(request):
     some = [layers.random_conv(rng) for _ in range(COUNT["conv"])]
     some += [layers.random_dense(rng) for _ in range(COUNT["dense"])]
     some += [layers.random_depthwise(rng) for _ in range(COUNT["depthwise"])]
+    some += [layers.random_taps(rng) for _ in range(COUNT["taps"])]
     graph, program = layers.program_of(some, request.param)
     feeds = layers.feeds_for(graph, SAMPLES, rng)
     return graph, program, feeds, layers.run_numpy(graph, feeds, request.param)
@@ -74,6 +77,22 @@ def test_random_layers(many, core, tmp_path):
         graph.nodes[i].op for i in range(len(graph.nodes)) if not np.array_equal(found[f"y{i}"], expected[f"y{i}"])
     ]
     assert wrong == []
+
+
+def test_the_largest_sums_are_right(core, tmp_path):
+    """2,003 inputs at the ends of int8: sums beyond 24 bits, of either sign."""
+    rng = np.random.default_rng(3)
+    signs = rng.choice([-1, 1], (1, 2003)).astype(np.int8)
+    weight = np.repeat(127 * signs, 5, axis=0)
+    weight[1] = -weight[1]
+    weight[2:4, ::2] = 0
+    bias = np.array([5, -5, 1 << 29, -(1 << 29), 77], np.int32)
+    quants = QuantParams((1.0,), 0), QuantParams((1e-5,), 0), QuantParams((3.5,), 3)
+    graph, program = layers.program_of([(Dense(), signs.shape, weight, bias, quants)], Rounding.TFLM)
+    feeds = {"x0": np.stack([np.where(signs > 0, 127, -128), np.where(signs > 0, -128, 127)]).astype(np.int8)}
+    expected = layers.run_numpy(graph, feeds, Rounding.TFLM)["y0"]
+    assert np.ptp(expected.astype(int)) > 100
+    np.testing.assert_array_equal(layers.run_core(graph, program, feeds, *core, tmp_path)["y0"], expected)
 
 
 def test_most_of_them_have_a_body_for_dsp(many):

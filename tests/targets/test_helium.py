@@ -7,7 +7,7 @@ import subprocess
 import numpy as np
 import pytest
 
-from tests.ops import native
+from tests.flags import STRICT
 from tests.ops.probe import inputs_of, main_of, probes, program_of, verdicts
 from tests.ops.test_overlap import every_row
 from toolchain import emit, interpret
@@ -29,7 +29,6 @@ from toolchain.verify.harness import Interface, copy_sources
 
 CORE = "cortex-m55"
 WITH_BODIES = (Binary, Conv, Dense)
-WARNINGS = [flag for flag in native.FLAGS if flag.startswith(("-std", "-W"))]
 
 
 def layer(number, op, x, weight, rng, *, scale=None, channels=True, clamp=False):
@@ -170,7 +169,7 @@ def test_layers_equal_numpy(needs, tmp_path, rng, rounding):
 def test_no_warnings(needs, tmp_path, rng, level):
     target = TARGETS[needs(CORE)]
     copy_sources(emit.emit(plan(lower(graph_of(layers_with_weights(rng)), Options(name="m")))), tmp_path)
-    compile_c((target.compiler,), [*target.flags, *WARNINGS, f"-O{level}", "-c", "m.c", "-o", "m.o"], tmp_path)
+    compile_c((target.compiler,), [*target.flags, *STRICT, f"-O{level}", "-c", "m.c", "-o", "m.o"], tmp_path)
 
 
 STDIO = """

@@ -12,7 +12,7 @@ import numpy as np
 from toolchain.emit.layout import WIDTH, wrap
 from toolchain.ir.types import Array
 from toolchain.lower.names import comment
-from toolchain.templating import TEMPLATES
+from toolchain.templating import new_environment
 
 COLUMNS = 16
 """Elements per line of a table."""
@@ -24,14 +24,7 @@ _C_TYPES = {"float32": "float", "bool": "uint8_t"}
 @functools.cache
 def environment() -> jinja2.Environment:
     """The environment all C templates are rendered in."""
-    env = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES),
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-        autoescape=False,  # noqa: S701 - C, not HTML
-    )
+    env = new_environment(autoescape=False)  # C, not HTML
     filters: dict[str, Callable[..., str]] = {"c_float": c_float, "c_int": c_int, "c_value": c_value}
     env.filters |= filters | {"comment": comment, "wrapped": wrapped}
     return env

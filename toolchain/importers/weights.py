@@ -12,6 +12,7 @@ from toolchain.errors import InputError
 from toolchain.importers import check_path, framework, is_pickled
 from toolchain.importers.builder import one_line
 from toolchain.importers.quiet import quiet
+from toolchain.ir.graph import unused_name
 
 if TYPE_CHECKING:
     from toolchain.ir.types import Array
@@ -108,7 +109,7 @@ def _of_keras(model: Any) -> dict[str, Array]:
     named: dict[str, Array] = {}
     for variable in variables:
         name = str(getattr(variable, "path", None) or variable.name)
-        named[_free(name, named)] = np.asarray(variable.numpy())
+        named[unused_name(name, named, "_")] = np.asarray(variable.numpy())
     return named
 
 
@@ -143,14 +144,5 @@ def _tflite_constants(model: Any) -> dict[str, Array]:
             if isinstance(data, np.ndarray) and data.size and kind:
                 shape = tuple(int(tensor.Shape(axis)) for axis in range(tensor.ShapeLength()))
                 name = tensor.Name().decode(errors="replace")
-                named[_free(name, named)] = np.frombuffer(data.tobytes(), kind).reshape(shape)
+                named[unused_name(name, named, "_")] = np.frombuffer(data.tobytes(), kind).reshape(shape)
     return named
-
-
-def _free(name: str, taken: Mapping[str, object]) -> str:
-    """The name, with a number when it is taken."""
-    candidate, count = name, 0
-    while candidate in taken:
-        count += 1
-        candidate = f"{name}_{count}"
-    return candidate

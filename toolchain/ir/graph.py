@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -100,3 +100,16 @@ class Graph:
     def port(self, name: str) -> Port:
         """The outside view of a graph input or output."""
         return self.ports.get(name, Port(name))
+
+
+def unused_name(hint: str, taken: Container[str], separator: str = ".") -> str:
+    """The name itself or, where it is taken, with the first number that is free behind it.
+
+    >>> unused_name("x", {"x", "x.1"}), unused_name("y", {"x"})
+    ('x.2', 'y')
+    """
+    name, count = hint, 0
+    while name in taken:
+        count += 1
+        name = f"{hint}{separator}{count}"
+    return name

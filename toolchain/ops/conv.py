@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any
 
@@ -12,7 +12,7 @@ import numpy as np
 
 from toolchain.ir.graph import Tensor
 from toolchain.ir.types import Array, DType, TensorType
-from toolchain.ops import depthwise_mve
+from toolchain.ops import depthwise_mve, depthwise_taps
 from toolchain.ops.base import Call, Field, Op, Operands, float32, operator
 from toolchain.ops.dense import dense_call
 from toolchain.ops.depthwise import depthwise_call
@@ -20,6 +20,7 @@ from toolchain.ops.linear import (
     Clamp,
     LinearSpec,
     clamped,
+    constant,
     constant_reason,
     dot_helper,
     integer_spec,
@@ -49,6 +50,15 @@ def _check(op: Conv | ConvTranspose, x: TensorType, weight: TensorType, bias: Te
         raise ValueError(f"groups={op.groups}, weights {weight.shape} do not fit {channels} input channels")
     if bias.shape != (outputs,):
         raise ValueError(f"bias of shape {bias.shape}, expected ({outputs},)")
+
+
+def _ungrouped(operands: Operands, groups: int) -> Operands:
+    """The operands of a convolution of each channel for itself as those of one in a single group, with zeros."""
+    x, weight, *rest = operands.inputs
+    data = constant(weight)
+    own = np.arange(len(data)) * groups // len(data)
+    full = np.where(np.arange(groups) == own.reshape(-1, *[1] * (data.ndim - 1)), data, 0).astype(data.dtype)
+    return replace(operands, inputs=(x, replace(weight, type=replace(weight.type, shape=full.shape), data=full), *rest))
 
 
 def _output(x: TensorType, weight: TensorType, spatial: Sequence[int]) -> tuple[TensorType, ...]:
@@ -81,6 +91,18 @@ def _record(op: Conv | ConvTranspose, operands: Operands) -> dict[str, Field]:
         if name in {"in", "out"}:
             fields[f"{name}_channels"] = x[-1] if name == "in" else y[-1]
     return fields | {"group_inputs": weight[-1], "group_outputs": weight[0] // op.groups}
+
+
+def _upright(record: dict[str, Field]) -> dict[str, Field]:
+    """A convolution dilated along x over pictures of height 1 as one along y over pictures of width 1: the same bytes.
+
+    Kernels that copy rows of windows take dilation along y.
+    """
+    flat = record["in_y"] == record["kernel_y"] == record["out_y"] == 1
+    if not flat or record["dilation_x"] == 1:
+        return record
+    turned = {name: f"{name[:-1]}{'x' if name.endswith('y') else 'y'}" for name in record if name[-2:] in {"_y", "_x"}}
+    return {name: record[turned.get(name, name)] for name in record}
 
 
 def _axes(record: Mapping[str, Any]) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -203,29 +225,39 @@ class Conv(Op):
         plain = {*kernel, *self.stride, self.groups} == {1}
         return plain and all(pair == (0, 0) for pair in self.padding)
 
+    def _few_channels(self, operands: Operands) -> bool:
+        """Whether it is less work to multiply an int8 pixel by zeros than to go through its channels one by one."""
+        x, weight = operands.inputs[0].type, operands.inputs[1].type
+        several = 1 < self.groups == x.shape[-1] < min(depthwise_taps.LANES, weight.shape[0])
+        return several and (x.dtype, weight.dtype) == (DType.INT8, DType.INT8)
+
     def lower(self, operands: Operands) -> tuple[Call, ...]:
+        if self._few_channels(operands):
+            return replace(self, groups=1).lower(_ungrouped(operands, self.groups))
         shape = operands.inputs[1].type.shape
         spec = integer_spec(operands, self.clamp)
         wide = spec is not None and spec.wide
         if self._pointwise(shape[1:-1]) and not wide:
             return (dense_call(operands, self.clamp, spec),)
         channels = operands.inputs[0].type.shape[-1]
-        record = _record(self, operands)
+        record = _upright(_record(self, operands))
         weight = operands.inputs[1].data
         if weight is None:
             raise ValueError(f"{operands.inputs[1].name}: a convolution with computed weights")
         if self.groups == channels == shape[0] > 1 and not wide:
             geometry = {"channels": channels, **{name: record[name] for name in record if name not in DEPTHWISE}}
             call = depthwise_call(operands, self.clamp, spec, geometry, _axes(record), padded=not self._unpadded)
+            call = depthwise_taps.with_body(call, operands, spec, _axes(record))
             return (depthwise_mve.with_body(call, operands, spec, _axes(record)),)
-        if self.groups == 1 and not wide and (self.dilation[-1] == 1 or shape[-2] == 1):
+        if self.groups == 1 and not wide and (record["dilation_x"] == 1 or record["kernel_x"] == 1):
             starts = _window_starts(operands, record)
             geometry = {name: record[name] for name in record if name not in SINGLE_GROUP}
             return (patch_call(operands, self.clamp, spec, geometry, starts),)
         variant, fields = linear_call_parts(operands, self.clamp, weight, spec, padded=not self._unpadded)
         kernel = linear_kernel("conv", "conv_grouped", variant, dot_helper(variant))
         overlap = _overlap(operands, record, groups=self.groups)
-        return (Call(kernel, {**record, **fields}, overlaps=(overlap,)),)
+        call = Call(kernel, {**record, **fields}, overlaps=(overlap,))
+        return (depthwise_taps.with_body(call, operands, spec, _axes(record)),)
 
     def has_integer_form(
         self, inputs: tuple[Tensor, ...], outputs: tuple[Tensor, ...], dtype: DType = DType.INT8

@@ -54,7 +54,8 @@ def dense_call(operands: Operands, clamp: Clamp | None, spec: LinearSpec | None)
     inputs = weight.size // outputs
     x, y = operands.inputs[0].type, operands.outputs[0].type
     rows = x.elements // inputs
-    if spec is not None and (spec.wide or (spec.rescale == "requantize_once" and spec.dtype is DType.INT8)):
+    once = spec is not None and spec.rescale == "requantize_once" and spec.dtype is DType.INT8
+    if spec is not None and (spec.wide or (once and rows > 1)):
         return _general_call(operands, clamp, spec, rows)
     if rows > 1:
         return patch_call(operands, clamp, spec, _row_of_pixels(rows, inputs, outputs), np.arange(rows))
@@ -66,20 +67,25 @@ def dense_call(operands: Operands, clamp: Clamp | None, spec: LinearSpec | None)
     overlap = in_steps(np.zeros_like(ends), ends)
     if spec is not None and int8:
         return _int8_call(spec, variant, geometry, fields, overlap)
-    kernel = linear_kernel("dense", "dense", variant | {"dsp": False, "mve": False}, f"dot_{variant['short']}")
+    kernel = linear_kernel(
+        "dense", "dense", variant | dict.fromkeys(("dsp", "mve", "octets"), False), f"dot_{variant['short']}"
+    )
     return Call(kernel, {**geometry, **fields}, overlaps=(overlap,))
 
 
 def _int8_call(
     spec: LinearSpec, variant: dict[str, Any], geometry: dict[str, Plain], fields: dict[str, Plain], overlap: Overlap
 ) -> Call:
-    """One row with the bodies that the numbers allow."""
+    """One row with the bodies that the numbers allow; the one for DSP at least sums the products."""
     rows = spec.weight.reshape(len(spec.weight), -1)
     inputs = rows.shape[1]
     dsp = mve = portable = geometry | fields
     still = pairs.settled(spec, AT_ONCE)
     if still is not None:
         mve = dsp = pairs.record(still, geometry, AT_ONCE)
+    octets = still is None and pairs.pairable(spec.weight)
+    if octets:
+        mve = dsp = portable | {"weight": Constant(pairs.quads_of_rows(rows))}
     scratch = None
     if helium.requantizes(spec):
         mve = helium.dense_record(spec, rows)
@@ -87,9 +93,9 @@ def _int8_call(
     kernel = linear_kernel(
         "dense",
         "dense",
-        variant | {"dsp": still is not None, **helium.variant(spec)},
+        variant | {"dsp": still is not None, "octets": octets, **helium.variant(spec)},
         "products4_s8",
-        dsp=() if still is None else pairs.DENSE_HELPERS,
+        dsp=(spec.rescale, *pairs.SUM_HELPERS) if octets else () if still is None else pairs.DENSE_HELPERS,
         mve=helium.dense_helpers(spec) if helium.requantizes(spec) else (),
     )
     return Call(kernel, fields_of_bodies(portable, dsp, mve), scratch=scratch, overlaps=(overlap,))
@@ -102,7 +108,7 @@ def _general_call(operands: Operands, clamp: Clamp | None, spec: LinearSpec, row
     inputs = spec.weight.size // outputs
     variant, fields = linear_call_parts(operands, clamp, spec.weight, spec, padded=False)
     group: dict[str, Field] = {"group_inputs": inputs, "group_outputs": outputs, "dilation_x": 1}
-    kernel = linear_kernel("conv", "conv_grouped", variant, dot_helper(variant))
+    kernel = linear_kernel("conv", "conv_grouped", variant | {"taps": False}, dot_helper(variant))
     record: dict[str, Field] = {**_row_of_pixels(rows, inputs, outputs), **group, **fields}
     return Call(kernel, record, overlaps=(by_channel(np.arange(rows), x, y),))
 

@@ -52,7 +52,7 @@ def depthwise_call(
     x, y = (tensor.type for tensor in (operands.inputs[0], operands.outputs[0]))
     weight = np.moveaxis(constant(operands.inputs[1])[..., 0], 0, -1)
     narrow = spec is not None and spec.dtype is DType.INT8
-    spec = _settled(spec) if spec is not None and narrow else spec
+    spec = settled(spec) if spec is not None and narrow else spec
     variant, fields = linear_call_parts(operands, clamp, weight, spec, padded=padded)
     if spec is None or not narrow or not _fits_planes(spec, axes):
         rows, overlap = _kept_rows(x, y, axes)
@@ -105,7 +105,7 @@ def _largest_sums(spec: LinearSpec) -> Any:
     return weights * WIDEST[DType.INT8] + np.abs(spec.bias.astype(np.int64))
 
 
-def _settled(spec: LinearSpec) -> LinearSpec:
+def settled(spec: LinearSpec) -> LinearSpec:
     """`spec` with bias, multiplier and shift 0 where every sum of a channel is scaled to less than a quarter."""
     real = spec.multiplier * 2.0 ** (spec.shift - 31.0)
     silent = _largest_sums(spec) * real < 0.25

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
+from typing import Any
 
 import numpy as np
 
@@ -29,16 +30,7 @@ BLOCKS = ((2, 2), (1, 4), (4, 1))
 """(rows, columns) of four outputs that are rescaled together."""
 ROW_COST, BLOCK_COST, GATHER_COST = 14, 21, 3
 """Instructions, for the choice between layouts: to begin a row, for a block, for each gather beyond its first."""
-HELPERS = (
-    "copy_mve",
-    "fill_mve",
-    "gather_mve",
-    "four_mve",
-    "requantize_one_mve",
-    "clamp_mve",
-    "load_at_mve",
-    "depthwise_mve",
-)
+HELPERS = ("copy_mve", "fill_mve", "gather_rows_mve", "limit_mve", "depthwise_mve")
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +87,21 @@ class Layout:
         return tuple(sorted({place + tap for place in self.places[: self.at_once] for tap in self.window}))
 
     @property
+    def lanes(self) -> Array:
+        """Int (outputs of a vector, taps of an output): the lane of each output's taps."""
+        places = [[self.taps.index(place + tap) for tap in self.window] for place in self.places[: self.at_once]]
+        return np.asarray(places)
+
+    @property
+    def fits(self) -> bool:
+        """Whether a vector reaches the taps, and the weights of its outputs are the first's, some lanes behind."""
+        return (
+            max(self.taps) <= FARTHEST
+            and len(self.taps) <= LANES
+            and not (self.lanes - self.lanes[:, :1] - self.lanes[0] + self.lanes[0, 0]).any()
+        )
+
+    @property
     def rows(self) -> int:
         """Rows of the plane."""
         return (self.band - 1) * self.y.stride + self.y.window
@@ -116,9 +123,7 @@ def choose(x: TensorType, axes: Sequence[Sequence[int]]) -> Layout | None:
     channels = x.shape[-1]
     steps = ((axes[1][0] * channels, axes[1][1] * channels), (channels, channels))
     along_y, along_x = (Axis(*(*axis, *step)) for axis, step in zip(axes, steps, strict=True))
-    found = [
-        layout for layout in _layouts(along_y, along_x) if max(layout.taps) <= FARTHEST and len(layout.taps) <= LANES
-    ]
+    found = [layout for layout in _layouts(along_y, along_x) if layout.fits]
     return min((each for each in found if each.x.in_step <= WIDEST_STEP), key=lambda each: each.cost, default=None)
 
 
@@ -152,11 +157,11 @@ def with_body(call: Call, operands: Operands, spec: LinearSpec | None, axes: Seq
     kernel = replace(
         kernel,
         symbol=f"{stem}{layout.at_once}_{dtype}",
-        variant=(*kernel.variant, ("mve", True), ("at_once", layout.at_once)),
+        variant=tuple(({"rectified": False} | dict(kernel.variant) | _facts(spec, layout)).items()),
         helpers=(),
         portable_helpers=kernel.helpers_of(Body.PORTABLE),
         dsp_helpers=kernel.helpers_of(Body.DSP),
-        mve_helpers=(*HELPERS, f"depthwise{layout.at_once}_mve"),
+        mve_helpers=HELPERS,
     )
     others = {body: _record_of(call, body) for body in (Body.PORTABLE, Body.DSP)}
     mve = {**_sizes(x), **fields(spec, layout, x, y)}
@@ -165,6 +170,11 @@ def with_body(call: Call, operands: Operands, spec: LinearSpec | None, axes: Seq
     return replace(
         call, kernel=kernel, record=record, scratch=max(call.scratch or 0, scratch(layout)), overlaps=overlaps
     )
+
+
+def _facts(spec: LinearSpec, layout: Layout) -> dict[str, Any]:
+    """What the template asks about."""
+    return {"at_once": layout.at_once, **helium.variant(spec)}
 
 
 def _record_of(call: Call, body: Body) -> dict[str, Plain]:
@@ -204,29 +214,28 @@ def fields(spec: LinearSpec, layout: Layout, x: TensorType, y: TensorType) -> di
         "block_y": layout.block[0],
         "block_x": layout.block[1],
         "taps": gathered,
-        "order": Constant(_order(layout)),
-        "weights": len(layout.window) + 1,
         "outputs": tuple(y_ * rows.out_step + x_ * columns.out_step for y_, x_ in _outputs(layout.block)),
+        "order": _order(layout),
+        "weights": len(layout.window) + 1,
     }
-    if layout.at_once < len(layout.places):
-        record["places"] = layout.places
-    return record | {"weight": Constant(_weights(spec, layout)), "scales": Constant(_scales(spec)), **_zeros(spec)}
-
-
-def _zeros(spec: LinearSpec) -> dict[str, Plain]:
-    return {"zero_x": spec.zero_x, "zero_y": spec.zero_y, "low": spec.low, "high": spec.high}
+    if layout.at_once == 1:
+        record["places"] = layout.places[1:]
+    elif layout.at_once == 2:
+        record["place"] = layout.places[2]
+    if layout.at_once > 1:
+        record["lanes"] = tuple(int(lane) for lane in (layout.lanes[1:, 0] - layout.lanes[0, 0]))
+    return record | {"zero_x": spec.zero_x, "weight": Constant(_weights(spec, layout)), **helium.scaling_fields(spec)}
 
 
 def _outputs(block: tuple[int, int]) -> Iterator[tuple[int, ...]]:
     return product(*(range(size) for size in block))
 
 
-def _order(layout: Layout) -> Array:
-    """Uint8 (outputs of a vector, 16): which weight each lane has, an output's own ones at its taps' places."""
-    order = np.full((layout.at_once, LANES), len(layout.window))
-    for output, place in enumerate(layout.places[: layout.at_once]):
-        order[output, [layout.taps.index(place + tap) for tap in layout.window]] = np.arange(len(layout.window))
-    return order.astype(np.uint8)
+def _order(layout: Layout) -> tuple[int, ...]:
+    """Which weight each lane has for the first output; the zero behind them where it has no tap."""
+    order = np.full(LANES, len(layout.window))
+    order[layout.lanes[0]] = np.arange(len(layout.window))
+    return tuple(order.tolist())
 
 
 def _weights(spec: LinearSpec, layout: Layout) -> Array:
@@ -235,11 +244,6 @@ def _weights(spec: LinearSpec, layout: Layout) -> Array:
     kernel = spec.weight.reshape(-1, rows.kernel, columns.kernel)
     taps = (kernel.swapaxes(1, 2) if layout.swapped else kernel).reshape(len(kernel), -1)
     return np.pad(taps, ((0, 0), (0, 1)))
-
-
-def _scales(spec: LinearSpec) -> Array:
-    """Int32 (channels, 3): bias, multiplier, shift."""
-    return np.ascontiguousarray(helium.parts(spec, spec.folded_bias()).T)
 
 
 def scratch(layout: Layout) -> int:

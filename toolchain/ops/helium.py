@@ -59,27 +59,24 @@ def packed(rows: Array, least: int = HALF) -> Array:
     return np.concatenate([step.reshape(len(blocks), -1) for step in steps], axis=1)
 
 
-def scales(spec: LinearSpec, bias: Array) -> Array:
-    """Return int32 (outputs / 4, 1 or 3, 4): bias and, unless all are the same, multiplier and shift of each."""
-    columns = parts(spec, bias)[: 3 if spec.per_channel else 1]
-    table = np.pad(columns, ((0, 0), (0, -bias.size % OUTPUTS)))
-    rows: Array = table.reshape(len(table), -1, OUTPUTS).swapaxes(0, 1)
-    return rows
-
-
-def parts(spec: LinearSpec, bias: Array) -> Array:
-    """Return int32 (3, outputs): bias, multiplier and shift of each, the shift at least one bit to the right."""
-    shift = np.where(spec.multiplier == 0, -1, spec.shift)
-    return np.stack([np.broadcast_to(part, bias.shape) for part in (bias, spec.multiplier, shift)]).astype(np.int32)
-
-
-def _outputs(spec: LinearSpec, weight: Array) -> dict[str, Plain]:
-    """The fields of `packed` weights and of what makes outputs of sums; inputs have their zero point."""
+def scales(spec: LinearSpec, at_once: int) -> Array:
+    """Return int32 (outputs / at_once, 1 or 3, at_once): bias and, unless all are the same, multiplier and shift."""
     bias = spec.folded_bias()
-    _, multiplier, shift = (int(column[0]) for column in parts(spec, bias))
-    fields: dict[str, Plain] = {"weight": Constant(weight), "scales": Constant(scales(spec, bias))}
+    parts = (bias, spec.multiplier, _shift(spec)) if spec.per_channel else (bias,)
+    table = np.pad(np.stack(parts).astype(np.int32), ((0, 0), (0, -bias.size % at_once)))
+    return np.ascontiguousarray(table.reshape(len(table), -1, at_once).swapaxes(0, 1))
+
+
+def _shift(spec: LinearSpec) -> Array:
+    """The shifts, each at least one bit to the right."""
+    return np.where(spec.multiplier == 0, -1, spec.shift)
+
+
+def scaling_fields(spec: LinearSpec, at_once: int = 1) -> dict[str, Plain]:
+    """The fields by which outputs are made of sums, `at_once` of them; inputs have their zero point."""
+    fields: dict[str, Plain] = {"scales": Constant(scales(spec, at_once))}
     if not spec.per_channel:
-        fields |= {"multiplier": multiplier, "shift": shift}
+        fields |= {"multiplier": int(spec.multiplier[0]), "shift": int(_shift(spec)[0])}
     return fields | {"zero_y": spec.zero_y, "low": spec.low, "high": spec.high}
 
 
@@ -88,7 +85,7 @@ def dense_record(spec: LinearSpec, rows: Array) -> dict[str, Plain]:
     outputs, inputs = rows.shape
     steps, rest = divmod(step_bytes(inputs), INPUTS)
     sizes: dict[str, Plain] = {"inputs": inputs, "outputs": outputs, "steps": steps, "half": rest > 0}
-    return sizes | _outputs(spec, packed(rows))
+    return sizes | {"weight": Constant(packed(rows)), **scaling_fields(spec, OUTPUTS)}
 
 
 def conv_record(spec: LinearSpec, rows: Array, geometry: Mapping[str, Any], *, pointwise: bool) -> dict[str, Plain]:
@@ -105,7 +102,8 @@ def conv_record(spec: LinearSpec, rows: Array, geometry: Mapping[str, Any], *, p
         "weights": weight.size,
         "aside": _aside(len(rows)),
         "negatives": spec.low < spec.zero_y,
-        **_outputs(spec, weight),
+        "weight": Constant(weight),
+        **scaling_fields(spec, OUTPUTS),
     }
 
 

@@ -228,12 +228,14 @@ def linear_kernel(
     """The kernel of a macro for float (with or without limits), int8 or int16, calling `inner` helpers.
 
     `dsp` and `mve`: the helpers of its bodies for such cores, which call none of `inner`. The symbol names the
-    variant: `plain` and `left` where numbers (as of outputs that are scaled up) rule out the body for DSP, for MVE.
+    variant: `plain` and `left` where numbers (as of outputs that are scaled up) rule out the body for DSP, for MVE,
+    `octets` where that for DSP sums the products only.
     """
     short = variant["short"]
     words = [word for flag, word in _WORDS.items() if variant[flag] and not (variant["wide"] and flag == "offset")]
     if short == "s8":
-        words += [word for flag, word in (("dsp", "plain"), ("mve", "left")) if variant.get(flag) is False]
+        plain = "octets" if variant.get("octets") else "plain"
+        words += [word for flag, word in (("dsp", plain), ("mve", "left")) if variant.get(flag) is False]
     flags = "".join(f"_{word}" for word in words)
     if variant["float"]:
         outer: tuple[str, ...] = ("clamp_f32",) if variant["clamped"] else ()

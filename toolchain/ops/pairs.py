@@ -37,6 +37,7 @@ QUAD = 4
 PAIR = 2
 """Outputs in one lane."""
 CONV_HELPERS = ("clamp_s8", "four_bytes", "pairs_s8", "pixels_s8")
+SUM_HELPERS = ("clamp_s8", "octet_s8", "octets_s8")
 DENSE_HELPERS = ("clamp_s8", "pairs_s8", "octet_s8")
 
 
@@ -75,7 +76,12 @@ def unfit(spec: LinearSpec) -> str | None:
     weights = np.abs(spec.weight.reshape(len(spec.weight), -1).astype(np.int64)).sum(axis=1)
     if (weights * 128 + np.abs(spec.folded_bias().astype(np.int64)) >= LARGEST_SUM).any():
         return "sums of more than 23 bits"
-    return "a weight of -128" if (spec.weight == np.iinfo(np.int8).min).any() else None
+    return None if pairable(spec.weight) else "a weight of -128"
+
+
+def pairable(weight: Array) -> bool:
+    """Whether any two weights fit a lane."""
+    return weight.dtype == np.int8 and not (weight == np.iinfo(np.int8).min).any()
 
 
 def record(spec: LinearSpec, geometry: Mapping[str, Plain], outputs: int = PAIR) -> dict[str, Plain]:
@@ -144,3 +150,11 @@ def packed(rows: Array, bias: Array, outputs: int = PAIR) -> Array:
     biases = np.stack([wide_bias[::2], wide_bias[::2] + 256 * wide_bias[1::2]], axis=-1).astype("<i4").view("<i2")
     groups = len(lanes)
     return np.concatenate([biases.reshape(groups, -1), lanes.transpose(0, 2, 1, 3).reshape(groups, -1)], axis=1)
+
+
+def quads_of_rows(rows: Array) -> Array:
+    """Return int8 weights (outputs, inputs) four outputs at a time as `packed` has them, without biases, as bytes."""
+    outputs = 2 * PAIR
+    filled = np.pad(rows, ((0, -len(rows) % outputs), (0, 0)))
+    lanes = packed(filled, np.zeros(len(filled), np.int32), outputs)[:, 2 * outputs :]
+    return lanes.astype("<i2").view(np.int8)

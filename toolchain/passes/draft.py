@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from toolchain.ir.graph import Graph, Node, Port, Tensor
+from toolchain.ir.graph import Graph, Node, Port, Tensor, unused_name
 from toolchain.ir.types import Array, DType, TensorType
 
 if TYPE_CHECKING:
@@ -83,11 +83,7 @@ class Draft:
 
     def fresh(self, hint: str) -> str:
         """An unused tensor name."""
-        name, count = hint, 0
-        while name in self.tensors:
-            count += 1
-            name = f"{hint}.{count}"
-        return name
+        return unused_name(hint, self.tensors)
 
     def constant(self, hint: str, data: Array, like: TensorType | None = None) -> str:
         """Add a constant (float32, or the type of `like`) and return its name."""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from toolchain.ir.graph import Graph, Node, Port, Tensor
+from toolchain.ir.graph import Graph, Node, Port, Tensor, unused_name
 from toolchain.ir.types import TensorType
 from toolchain.ops.dense import Dense
 from toolchain.ops.shape import Reshape, Transpose
@@ -274,13 +274,6 @@ class Rebuild:
         outputs = [self._output(name, make, node) for name, make in zip(node.outputs, adapted.makes, strict=True)]
         self.nodes.append(Node(adapted.op, tuple(inputs), tuple(outputs), node.origin))
 
-    def _fresh(self, hint: str) -> str:
-        name, count = hint, 0
-        while name in self.tensors:
-            count += 1
-            name = f"{hint}.{count}"
-        return name
-
     def _input(self, name: str, need: Permutation, node: Node) -> str:
         """The tensor in the layout that is needed."""
         stored = self.layout.get(name, identity(len(need)))
@@ -289,7 +282,7 @@ class Rebuild:
         key = (name, need)
         if key not in self.moved:
             logical = self.source.tensors[name]
-            self.moved[key] = made = self._fresh(f"{name}.moved")
+            self.moved[key] = made = unused_name(f"{name}.moved", self.tensors)
             kind = _stored(logical.type, need)
             if logical.data is not None:
                 self.tensors[made] = Tensor(made, kind, np.ascontiguousarray(logical.data.transpose(need)))
@@ -303,7 +296,7 @@ class Rebuild:
         stored = self.layout[name]
         if stored == make:
             return name
-        made = self._fresh(f"{name}.made")
+        made = unused_name(f"{name}.made", self.tensors)
         self.tensors[made] = Tensor(made, _stored(self.source.tensors[name].type, make))
         self.nodes.append(_move(made, name, make, stored, node.origin))
         return made
@@ -315,7 +308,7 @@ class Rebuild:
         sizes = [site.inputs[0].shape[axis] for axis in axes]
         split = weight.data.reshape(weight.data.shape[0], *sizes)
         moved = split.transpose(0, *(1 + axes.index(axis) for axis in order)).reshape(weight.data.shape)
-        made = self._fresh(f"{name}.columns")
+        made = unused_name(f"{name}.columns", self.tensors)
         self.tensors[made] = Tensor(made, weight.type, np.ascontiguousarray(moved))
         return made
 

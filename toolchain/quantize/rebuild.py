@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from toolchain.ir.graph import Graph, Node, Tensor
+from toolchain.ir.graph import Graph, Node, Tensor, unused_name
 from toolchain.ir.types import DType, QuantParams
 from toolchain.ops.base import QuantRule
 from toolchain.ops.convert import Dequantize, Quantize
@@ -68,10 +68,7 @@ class Rebuild:
         return made
 
     def _fresh(self, hint: str) -> str:
-        name, count = hint, 0
-        while name in self.names:
-            count += 1
-            name = f"{hint}.{count}"
+        name = unused_name(hint, self.names)
         self.names.add(name)
         return name
 

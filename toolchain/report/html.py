@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import jinja2
-
 from toolchain.report import charts
-from toolchain.templating import TEMPLATES
+from toolchain.templating import new_environment
 
 WIDTH, HEIGHT = 960, 320
 """Size of the arena chart in its own units, without its axes."""
@@ -18,14 +16,7 @@ LETTER, LINE = 6.2, 12
 
 def render(manifest: Mapping[str, Any], parity: Mapping[str, Any]) -> str:
     """The report as text."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES),
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-        autoescape=True,
-    )
+    environment = new_environment(autoescape=True)
     environment.filters["grouped"] = grouped
     environment.filters["shaped"] = shaped
     environment.filters["path"] = charts.histogram_path

@@ -787,31 +787,36 @@ static inline int32x4_t sums_4_mve(const int8_t *x, const int8_t **weight, const
     return sums;
 }
 
-/* `count` bytes from `places`, those of the first eight, of the next ones `step` further. */
-static inline void gather_mve(int8_t *to, const int8_t *from, uint16x8_t places, int32_t step,
-                              int32_t count)
+/* How rows of `count` bytes are gathered: eight at a time, `step` from eight to eight; behind the
+ * eights of a row pointers move on. Registers are loaded with these. */
+struct rows_mve {
+    int32_t count, step, behind, to_behind;
+    int32_t to, from, rows; /* where they begin, how many they are */
+};
+
+static inline void gather_rows_mve(int8_t *to, const int8_t *from, uint16x8_t places,
+                                   const struct rows_mve *how)
 {
-    __asm volatile("wlstp.16 lr, %[count], 2f\n"
+    int32_t rows = how->rows;
+
+    to += how->to;
+    from += how->from;
+    __asm volatile("ldm %[how], {r6, r8, r10, r12}\n"
                    "1:\n\t"
+                   "wlstp.16 lr, r6, 3f\n"
+                   "2:\n\t"
                    "vldrb.u16 q0, [%[from], %q[places]]\n\t"
                    "vstrb.16 q0, [%[to]], #8\n\t"
-                   "add %[from], %[from], %[step]\n\t"
-                   "letp lr, 1b\n"
-                   "2:"
-                   : [to] "+&l"(to), [from] "+&r"(from)
-                   : [places] "w"(places), [step] "r"(step), [count] "r"(count)
-                   : "q0", "lr", "memory");
-}
-
-static inline int32x4_t four_mve(int32_t first, int32_t second, int32_t third, int32_t fourth)
-{
-    int32x4_t four;
-
-    __asm("vmov %q[four][2], %q[four][0], %[first], %[third]\n\t"
-          "vmov %q[four][3], %q[four][1], %[second], %[fourth]"
-          : [four] "=&w"(four)
-          : [first] "r"(first), [second] "r"(second), [third] "r"(third), [fourth] "r"(fourth));
-    return four;
+                   "add %[from], %[from], r8\n\t"
+                   "letp lr, 2b\n"
+                   "3:\n\t"
+                   "add %[from], %[from], r10\n\t"
+                   "add %[to], %[to], r12\n\t"
+                   "subs %[rows], %[rows], #1\n\t"
+                   "bne 1b"
+                   : [to] "+&l"(to), [from] "+&r"(from), [rows] "+&r"(rows)
+                   : [places] "w"(places), [how] "r"(how)
+                   : "q0", "r6", "r8", "r10", "r12", "lr", "cc", "memory");
 }
 
 /* `requantize_mve` by one multiplier and shift. */
@@ -822,44 +827,41 @@ static inline int32x4_t requantize_one_mve(int32x4_t sums, int32_t multiplier, i
     return vrshlq_n_s32(vaddq_s32(high, vshrq_n_s32(high, 31)), shift);
 }
 
-/* The bytes of x at 16 places. */
-static inline int8x16_t load_at_mve(const int8_t *x, const uint8_t *places)
+/* Limits `count` values to low .. high. */
+static inline void limit_mve(int8_t *y, int32_t count, int32_t low, int32_t high)
 {
-    return vldrbq_gather_offset_s8(x, vldrbq_u8(places));
+    __asm volatile("vdup.8 q1, %[low]\n\t"
+                   "vdup.8 q2, %[high]\n\t"
+                   "wlstp.8 lr, %[count], 2f\n"
+                   "1:\n\t"
+                   "vldrb.8 q0, [%[y]]\n\t"
+                   "vmax.s8 q0, q0, q1\n\t"
+                   "vmin.s8 q0, q0, q2\n\t"
+                   "vstrb.8 q0, [%[y]], #16\n\t"
+                   "letp lr, 1b\n"
+                   "2:"
+                   : [y] "+&r"(y)
+                   : [count] "r"(count), [low] "r"(low), [high] "r"(high)
+                   : "q0", "q1", "q2", "lr", "memory");
 }
 
-/* What the outputs of one channel of a convolution take. */
-struct depthwise_mve {
-    uint8x16_t taps;     /* places of inputs */
-    uint32x4_t outputs;  /* places of four outputs */
-    int8x16_t weight[4]; /* of each output whose inputs are fetched together */
-    int32_t places[4];   /* of the first input of each output */
-    int32_t bias, multiplier, shift, zero_y;
-    int32x4_t low, high;
+/* Rows of blocks of four outputs: from where the last ones ended to these, how many, and from the
+ * end of a row to the next one. */
+struct blocks_mve {
+    int32_t x, y;
+    int32_t columns, rows;
+    int32_t behind, y_behind;
 };
 
-/* Outputs from sums of products. */
-static inline void depthwise_store_mve(const struct depthwise_mve *channel, int32x4_t sums,
-                                       int8_t *y)
-{
-    sums = vaddq_n_s32(sums, channel->bias);
-    sums = requantize_one_mve(sums, channel->multiplier, channel->shift);
-    sums = clamp_mve(vaddq_n_s32(sums, channel->zero_y), channel->low, channel->high);
-    vstrbq_scatter_offset_s32(y, channel->outputs, sums);
-}
-
-/* Four outputs of one channel, the inputs under two fetched together. */
-static inline void depthwise2_mve(const struct depthwise_mve *channel, const int8_t *x, int8_t *y)
-{
-    const int8x16_t inputs = vldrbq_gather_offset_s8(x, channel->taps);
-    const int8x16_t others = vldrbq_gather_offset_s8(x + channel->places[2], channel->taps);
-    const int32_t sum0 = vmladavq_s8(inputs, channel->weight[0]);
-    const int32_t sum1 = vmladavq_s8(inputs, channel->weight[1]);
-    const int32_t sum2 = vmladavq_s8(others, channel->weight[0]);
-    const int32_t sum3 = vmladavq_s8(others, channel->weight[1]);
-
-    depthwise_store_mve(channel, four_mve(sum0, sum1, sum2, sum3), y);
-}
+/* What the outputs of a channel take; registers are loaded with the first six. */
+struct depthwise_mve {
+    int32_t bias, multiplier, shift, zero_y;
+    int32_t step, y_step; /* from four outputs to the next four of a row */
+    int32_t places[3];    /* from the first inputs under an output to those under the others */
+    uint8x16_t taps;      /* places of inputs in the plane */
+    uint32x4_t outputs;   /* places of four outputs */
+    struct blocks_mve blocks[5];
+};
 #endif
 
 #if KERNEL_DSP && !KERNEL_MVE
@@ -1903,22 +1905,55 @@ struct depthwise3x3_relu2_s8 {
     int32_t block_y, block_x;       /* four outputs */
     uint8_t taps[16];               /* places in the plane */
     uint32_t outputs[4];            /* places in y */
-    int32_t places[4];              /* of the first input of each output in the plane */
+    int32_t place;                  /* from the first input of two outputs to that of the others */
+    int32_t lanes[1];               /* by which the weights of the other outputs are behind */
+    uint8_t order[16];              /* of the first output's weights in a vector */
     int32_t weights;                /* of a channel, and a zero */
     const int8_t *weight;
-    const uint8_t *order;  /* of each output's weights in a vector */
-    const int32_t *scales; /* of a channel: bias, multiplier, shift */
+    const int32_t *scales; /* of a channel: bias */
+    int32_t multiplier, shift;
     int32_t zero_x, zero_y;
     int32_t low, high;
 };
 
-/* Rows of the plane for `rows` rows of outputs; those that the band before had stay. */
-static void depthwise3x3_relu2_s8_plane(const struct depthwise3x3_relu2_s8 *layer, const int8_t *x,
-                                        int32_t out_y, int32_t rows, int8_t *plane)
+/* How `rows` rows of outputs are done in blocks: those that are left over with some before them. */
+static void depthwise3x3_relu2_s8_plan(const struct depthwise3x3_relu2_s8 *layer, int32_t rows,
+                                       struct blocks_mve *blocks)
 {
-    const int32_t width = layer->plane_x, columns = layer->columns;
-    const int32_t step_y = layer->in_step_y, step_x = layer->in_step_x;
-    const uint16x8_t places = vmulq_n_u16(vidupq_n_u16(0, 1), (uint16_t)step_x);
+    const int32_t block_y = layer->block_y, block_x = layer->block_x;
+    const int32_t row = layer->stride_y * layer->plane_x, y_row = layer->out_step_y;
+    int32_t end = 0, y_end = 0;
+
+    for (int32_t done_y = 0; done_y < rows; done_y += block_y * blocks[-1].rows) {
+        const int32_t left_y = rows - done_y;
+        const int32_t first_y = left_y < block_y ? rows - block_y : done_y;
+        const int32_t blocks_y = left_y < block_y ? 1 : left_y / block_y;
+        for (int32_t done_x = 0; done_x < layer->out_x; done_x += block_x * blocks[-1].columns) {
+            const int32_t left_x = layer->out_x - done_x;
+            const int32_t first_x = left_x < block_x ? layer->out_x - block_x : done_x;
+            const int32_t blocks_x = left_x < block_x ? 1 : left_x / block_x;
+            const int32_t x = first_y * row + first_x * layer->stride_x;
+            const int32_t y = first_y * y_row + first_x * layer->out_step_x;
+            blocks->x = x - end;
+            blocks->y = y - y_end;
+            blocks->columns = blocks_x;
+            blocks->rows = blocks_y;
+            blocks->behind = block_y * row - blocks_x * block_x * layer->stride_x;
+            blocks->y_behind = block_y * y_row - blocks_x * block_x * layer->out_step_x;
+            end = x + blocks_y * block_y * row;
+            y_end = y + blocks_y * block_y * y_row;
+            blocks++;
+        }
+    }
+    blocks->columns = 0;
+}
+
+/* Makes the plane ready for `rows` rows of outputs and says which rows are gathered: those that the
+ * band before had stay. */
+static void depthwise3x3_relu2_s8_band(const struct depthwise3x3_relu2_s8 *layer, int32_t out_y,
+                                       int32_t rows, int8_t *plane, struct rows_mve *gathered)
+{
+    const int32_t width = layer->plane_x;
     const int32_t top = out_y * layer->stride_y - layer->pad_y;
     const int32_t below = top + (rows - 1) * layer->stride_y + layer->window_y;
     const int32_t end = below < layer->in_y ? below : layer->in_y;
@@ -1929,81 +1964,129 @@ static void depthwise3x3_relu2_s8_plane(const struct depthwise3x3_relu2_s8 *laye
         copy_mve(plane, plane + layer->band_y * layer->stride_y * width, kept * width);
         in_y += kept;
     }
-    if (layer->band_y < layer->out_y) {
-        const int32_t above = in_y < 0 ? -in_y : 0;
-        const int32_t first = end > in_y ? end : in_y;
-        fill_mve(plane, layer->zero_x, above * width);
-        fill_mve(plane + (first - top) * width, layer->zero_x, (below - first) * width);
-    }
+    const int32_t above = in_y < 0 ? -in_y : 0;
+    const int32_t first = end > in_y ? end : in_y;
+    fill_mve(plane, layer->zero_x, above * width);
+    fill_mve(plane + (first - top) * width, layer->zero_x, (below - first) * width);
     in_y = in_y > 0 ? in_y : 0;
-    plane += (in_y - top) * width + layer->left;
-    x += in_y * step_y + layer->first_x * step_x;
-    for (; in_y < end; in_y++) {
-        gather_mve(plane, x, places, 8 * step_x, columns);
-        plane += width;
-        x += step_y;
-    }
+    gathered->to = (in_y - top) * width + layer->left;
+    gathered->from = in_y * layer->in_step_y + layer->first_x * layer->in_step_x;
+    gathered->rows = end - in_y;
 }
 
-/* `rows` rows of outputs of a channel; those that are left over are done with some before them. */
-static void depthwise3x3_relu2_s8_rows(const struct depthwise3x3_relu2_s8 *layer,
-                                       const struct depthwise_mve *channel, const int8_t *plane,
-                                       int32_t rows, int8_t *y)
+/* Outputs of a channel. */
+static inline void depthwise3x3_relu2_s8_outputs(const struct depthwise_mve *channel,
+                                                 const int8x16_t *weight, const int8_t *x,
+                                                 int8_t *y)
 {
-    const int32_t block_y = layer->block_y, block_x = layer->block_x;
-    const int32_t step_x = layer->stride_x, step_y = layer->stride_y * layer->plane_x;
-    const int32_t out_step_y = layer->out_step_y, out_step_x = layer->out_step_x;
-    const int32_t last_x = layer->out_x - block_x, last_y = rows - block_y;
+    const uint8x16_t taps = channel->taps;
+    const uint32x4_t outputs = channel->outputs;
+    const struct blocks_mve *blocks = channel->blocks;
 
-    for (int32_t row = 0; row < rows; row += block_y) {
-        const int32_t out_y = row < last_y ? row : last_y;
-        const int8_t *x = plane + out_y * step_y;
-        int8_t *to = y + out_y * out_step_y;
-        int32_t left = last_x;
-        for (; left >= 0; left -= block_x) {
-            depthwise2_mve(channel, x, to);
-            x += block_x * step_x;
-            to += block_x * out_step_x;
-        }
-        if (left > -block_x) {
-            depthwise2_mve(channel, x + left * step_x, to + left * out_step_x);
-        }
-    }
+    __asm volatile("ldm %[blocks]!, {r0, r2, r9, r11}\n"
+                   "1:\n\t"
+                   "add %[x], %[x], r0\n\t"
+                   "add %[y], %[y], r2\n"
+                   "2:\n\t"
+                   "dls lr, r9\n"
+                   "3:\n\t"
+                   "ldr r4, [%[channel], #24]\n\t"
+                   "vldrb.u8 q0, [%[x], %q[taps]]\n\t"
+                   "add r4, r4, %[x]\n\t"
+                   "vldrb.u8 q1, [r4, %q[taps]]\n\t"
+                   "vmladav.s8 r0, q0, %q[weight]\n\t"
+                   "vmladav.s8 r2, q0, %q[weight1]\n\t"
+                   "vmladav.s8 r4, q1, %q[weight]\n\t"
+                   "vmladav.s8 r6, q1, %q[weight1]\n\t"
+                   "vmov q0[2], q0[0], r0, r4\n\t"
+                   "vmov q0[3], q0[1], r2, r6\n\t"
+                   "ldm %[channel], {r0, r2, r4, r6, r8, r10}\n\t"
+                   "vadd.i32 q0, q0, r0\n\t"
+                   "vqrdmulh.s32 q0, q0, r2\n\t"
+                   "vrshl.s32 q0, r4\n\t"
+                   "vadd.i32 q0, q0, r6\n\t"
+                   "vqmovnb.s32 q0, q0\n\t"
+                   "vqmovnb.s16 q0, q0\n\t"
+                   "vstrb.32 q0, [%[y], %q[outputs]]\n\t"
+                   "add %[x], %[x], r8\n\t"
+                   "add %[y], %[y], r10\n\t"
+                   "le lr, 3b\n\t"
+                   "ldrd r0, r2, [%[blocks]]\n\t"
+                   "add %[x], %[x], r0\n\t"
+                   "add %[y], %[y], r2\n\t"
+                   "subs r11, r11, #1\n\t"
+                   "bne 2b\n\t"
+                   "add %[blocks], %[blocks], #8\n\t"
+                   "ldm %[blocks]!, {r0, r2, r9, r11}\n\t"
+                   "cmp r9, #0\n\t"
+                   "bne 1b"
+                   : [x] "+&r"(x), [y] "+&r"(y), [blocks] "+&r"(blocks)
+                   : [channel] "r"(channel), [taps] "w"(taps), [outputs] "w"(outputs),
+                     [weight] "w"(weight[0]), [weight1] "w"(weight[1])
+                   : "r0", "r2", "r4", "r6", "r8", "r9", "r10", "r11", "lr", "q0", "q1", "cc",
+                     "memory");
 }
 
 static void depthwise3x3_relu2_s8(const struct depthwise3x3_relu2_s8 *layer, const int8_t *x,
                                   int8_t *y, void *scratch)
 {
+    const int32_t bands = layer->band_y < layer->out_y;
+    const int32_t step_x = layer->in_step_x, eights = (layer->columns + 7) >> 3;
+    const uint16x8_t places = vmulq_n_u16(vidupq_n_u16(0, 1), (uint16_t)step_x);
+    struct rows_mve gathered;
     struct depthwise_mve channel;
+    int32_t rows = layer->band_y;
+    int8_t shifted[32];
+    int8x16_t weights[2];
 
+    gathered.count = layer->columns;
+    gathered.step = 8 * step_x;
+    gathered.behind = layer->in_step_y - 8 * eights * step_x;
+    gathered.to_behind = layer->plane_x - 8 * eights;
     channel.taps = vldrbq_u8(layer->taps);
     channel.outputs = vldrwq_u32(layer->outputs);
     channel.zero_y = layer->zero_y;
-    channel.low = vdupq_n_s32(layer->low);
-    channel.high = vdupq_n_s32(layer->high);
-    memcpy(channel.places, layer->places, sizeof channel.places);
+    channel.step = layer->block_x * layer->stride_x;
+    channel.y_step = layer->block_x * layer->out_step_x;
+    channel.places[0] = layer->place;
+    channel.multiplier = layer->multiplier;
+    channel.shift = layer->shift;
+    fill_mve(shifted, 0, 16);
     fill_mve(scratch, layer->zero_x, layer->plane_bytes);
+    depthwise3x3_relu2_s8_plan(layer, rows, channel.blocks);
+    depthwise3x3_relu2_s8_band(layer, 0, rows, scratch, &gathered);
     for (int32_t picture = 0; picture < layer->batch; picture++) {
         const int8_t *weight = layer->weight;
         const int32_t *scales = layer->scales;
         for (int32_t at = 0; at < layer->channels; at++) {
-            channel.weight[0] = load_at_mve(weight, layer->order + 0);
-            channel.weight[1] = load_at_mve(weight, layer->order + 16);
+            weights[0] = vldrbq_gather_offset_s8(weight, vldrbq_u8(layer->order));
+            vstrbq_s8(shifted + 16, weights[0]);
+            weights[1] = vldrbq_s8(shifted + 16 - layer->lanes[0]);
             channel.bias = scales[0];
-            channel.multiplier = scales[1];
-            channel.shift = scales[2];
             for (int32_t out_y = 0; out_y < layer->out_y; out_y += layer->band_y) {
                 const int32_t left = layer->out_y - out_y;
-                const int32_t rows = left < layer->band_y ? left : layer->band_y;
-                int8_t *to = y + at + out_y * layer->out_step_y;
-                depthwise3x3_relu2_s8_plane(layer, x + at, out_y, rows, scratch);
-                depthwise3x3_relu2_s8_rows(layer, &channel, scratch, rows, to);
+                if (bands) {
+                    if (rows != (left < layer->band_y ? left : layer->band_y)) {
+                        rows = left < layer->band_y ? left : layer->band_y;
+                        depthwise3x3_relu2_s8_plan(layer, rows, channel.blocks);
+                    }
+                    depthwise3x3_relu2_s8_band(layer, out_y, rows, scratch, &gathered);
+                }
+                if (gathered.rows > 0) {
+                    gather_rows_mve(scratch, x + at, places, &gathered);
+                }
+                int8_t *const to = y + at + out_y * layer->out_step_y;
+                depthwise3x3_relu2_s8_outputs(&channel, weights, scratch, to);
             }
             weight += layer->weights;
-            scales += 3;
+            scales += 1;
         }
         x += layer->in_picture;
         y += layer->out_picture;
+    }
+    if (layer->low > -128 || layer->high < 127) {
+        y -= layer->batch * layer->out_picture;
+        limit_mve(y, layer->batch * layer->out_picture, layer->low, layer->high);
     }
 }
 
@@ -2445,9 +2528,8 @@ static void dense_s8(const struct dense_s8 *layer, const int8_t *x, int8_t *y, v
 
     for (int32_t first = 0; first < outputs; first += 4) {
         const int32_t lanes = outputs - first < 4 ? outputs - first : 4;
-        const int8_t *weight = layer->weight + first * inputs;
         int32_t sums[4];
-        products4_s8(x, weight, inputs, lanes, sums);
+        products4_s8(x, layer->weight + first * inputs, inputs, lanes, sums);
         for (int32_t lane = 0; lane < lanes; lane++) {
             const int32_t output = first + lane;
             int32_t sum = sums[lane] + layer->bias[output];
@@ -2585,9 +2667,9 @@ static const struct depthwise3x3_relu2_s8 depthwise2 = {
     .pad_x = 1,
     .weight = depthwise2_weight,
     .bias = depthwise2_bias,
+#endif
     .multiplier = 1360727253,
     .shift = -7,
-#endif
     .zero_x = -128,
     .zero_y = -128,
     .low = -128,
@@ -2609,10 +2691,11 @@ static const struct depthwise3x3_relu2_s8 depthwise2 = {
     .columns = 5,
     .block_y = 4,
     .taps = {0, 1, 2, 7, 8, 9, 14, 15, 16, 21, 22, 23, 0, 0, 0, 0},
-    .order = depthwise2_order_mve,
-    .weights = 10,
     .outputs = {0, 8, 16, 24},
-    .places = {0, 7, 14, 21},
+    .order = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 9, 9, 9, 9, 9, 9},
+    .weights = 10,
+    .place = 14,
+    .lanes = {3},
     .scales = depthwise2_scales_mve,
 #elif KERNEL_DSP
     .plane_x = 8,
@@ -2834,8 +2917,7 @@ static uint32_t weights_crc32(void)
     crc = crc32_elements(crc, conv1_weight_mve, 192, 1);
     crc = crc32_elements(crc, conv1_scales_mve, 8, 4);
     crc = crc32_elements(crc, depthwise2_weight_mve, 80, 1);
-    crc = crc32_elements(crc, depthwise2_order_mve, 32, 1);
-    crc = crc32_elements(crc, depthwise2_scales_mve, 24, 4);
+    crc = crc32_elements(crc, depthwise2_scales_mve, 8, 4);
     crc = crc32_elements(crc, conv3_weight_mve, 192, 1);
     crc = crc32_elements(crc, conv3_scales_mve, 12, 4);
     crc = crc32_elements(crc, dense5_weight_mve, 64, 1);

@@ -10,10 +10,11 @@ from onnx import numpy_helper
 
 from toolchain.errors import InputError
 from toolchain.importers.builder import LARGEST_TENSOR, GraphBuilder, one_line
+from toolchain.importers.layer import NoCFormError
 from toolchain.importers.onnx import layers
 from toolchain.importers.onnx.functions import expanded, folded
-from toolchain.importers.onnx.inputs import declared_type, shape_overrides
-from toolchain.importers.onnx.layer import HANDLERS, Layer, NoCFormError
+from toolchain.importers.onnx.inputs import declared_type
+from toolchain.importers.onnx.layer import HANDLERS, Layer
 from toolchain.importers.onnx.layers.quantized import (
     COMPUTED,
     CONTRIBUTED,
@@ -23,6 +24,7 @@ from toolchain.importers.onnx.layers.quantized import (
     is_quantized,
     on_reals,
 )
+from toolchain.importers.shapes import shape_overrides
 from toolchain.ir.graph import Graph, Port
 from toolchain.ir.types import DType
 from toolchain.ops.elementwise import Unary
@@ -186,7 +188,7 @@ class _Conversion:
     def layer(self, node: onnx.NodeProto, inputs: tuple[str, ...], opset: int, origin: str) -> Layer:
         """The node as handlers see it."""
         attributes = {attribute.name: _plain(attribute) for attribute in node.attribute}
-        return Layer(self.builder, node.op_type, origin, opset, attributes, inputs, tuple(node.output))
+        return Layer(self.builder, node.op_type, origin, inputs, opset, attributes, tuple(node.output))
 
     def fold(
         self, node: onnx.NodeProto, inputs: tuple[str, ...], values: list[Array | None], opset: int, origin: str

@@ -10,7 +10,7 @@ import onnx
 from onnx import helper
 from onnx.reference import ReferenceEvaluator
 
-from toolchain.importers.onnx.layer import NoCFormError
+from toolchain.importers.layer import NoCFormError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -9,9 +9,11 @@ import numpy as np
 
 from toolchain.errors import InputError
 from toolchain.importers.builder import GraphBuilder, one_line
+from toolchain.importers.layer import NoCFormError
+from toolchain.importers.shapes import shape_overrides
 from toolchain.importers.tflite import layers
-from toolchain.importers.tflite.inputs import closed_shape, shape_overrides
-from toolchain.importers.tflite.layer import HANDLERS, Layer, NoCFormError, real_values
+from toolchain.importers.tflite.inputs import closed_shape
+from toolchain.importers.tflite.layer import HANDLERS, Layer, real_values
 from toolchain.importers.tflite.tracing import Traces
 from toolchain.importers.tflite.types import (
     QUANTIZED,
@@ -163,7 +165,7 @@ class _Conversion:
         if declared[0].dtype is DType.FLOAT32 and operator.kind != "DEQUANTIZE":
             names = self.dequantized(names)
         inner = tuple(quantization(self.network.tensors[index]) for index in operator.intermediates)
-        layer = Layer(self.builder, operator.kind, origin, operator.options, names, declared, self.traces, inner)
+        layer = Layer(self.builder, operator.kind, origin, names, operator.options, declared, self.traces, inner)
         first = next((self.network.tensors[index] for index in operator.inputs if index >= 0), None)
         layer = replace(layer, unsigned=first is not None and first.kind == "UINT8" and first.scheme is not None)
         result = handler(layer)

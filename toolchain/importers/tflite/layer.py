@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from toolchain.importers.layer import ForeignLayer, NoCFormError, normal_axis
 from toolchain.ir.graph import Tensor
 from toolchain.ir.types import Array, DType, QuantParams, TensorType
 from toolchain.ops.base import Operands
@@ -16,7 +17,6 @@ from toolchain.ops.elementwise import Binary, Dequantize, Quantize, Unary
 from toolchain.ops.shape import Reshape, Transpose
 
 if TYPE_CHECKING:
-    from toolchain.importers.builder import GraphBuilder
     from toolchain.importers.tflite.tracing import Traces
     from toolchain.ops.base import Op
 
@@ -35,23 +35,14 @@ def real_values(data: Array, quant: QuantParams) -> Array:
     return np.asarray((data.astype(np.int32) - quant.zero_point).astype(np.float32) * scale)
 
 
-class NoCFormError(Exception):
-    """A layer that cannot be expressed; the text says why. Collected, reported with all others."""
-
-
 @dataclass(frozen=True, slots=True)
-class Layer:
-    """An operator: options in plain Python, inputs as tensor names of the graph under construction.
+class Layer(ForeignLayer):
+    """An operator, its options in plain Python.
 
     `declared` has, per output, the element type and the quantization the file states; shapes are inferred.
     """
 
-    builder: GraphBuilder
-    kind: str
-    origin: str
     options: dict[str, Any]
-    inputs: tuple[str, ...]
-    """Tensor names; the empty name is an omitted optional input."""
     declared: tuple[TensorType, ...]
     traces: Traces
     intermediates: tuple[QuantParams | None, ...] = ()
@@ -60,49 +51,9 @@ class Layer:
     """Whether the file holds the first input as uint8; here it is int8, 128 less."""
 
     @property
-    def x(self) -> str:
-        """The first input."""
-        return self.operand(0)
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """The shape of the first input."""
-        return self.builder.shape(self.x)
-
-    @property
-    def rank(self) -> int:
-        """The rank of the first input."""
-        return len(self.shape)
-
-    @property
     def quantized(self) -> bool:
         """Whether the first input holds quantized integers."""
         return self.type(0).quant is not None
-
-    def has(self, index: int) -> bool:
-        """Whether an optional input is given."""
-        return index < len(self.inputs) and bool(self.inputs[index])
-
-    def operand(self, index: int) -> str:
-        """The name of a required input."""
-        if not self.has(index):
-            raise ValueError(f"input {index} is missing")
-        return self.inputs[index]
-
-    def type(self, index: int) -> TensorType:
-        """The type of a required input."""
-        return self.builder.type(self.operand(index))
-
-    def value(self, index: int) -> Array | None:
-        """The data of an input if it is given and constant."""
-        return self.builder.value(self.inputs[index]) if self.has(index) else None
-
-    def constant_value(self, index: int, role: str) -> Array:
-        """The data of an input that has to be constant."""
-        value = self.builder.value(self.operand(index))
-        if value is None:
-            raise NoCFormError(f"its {role} is computed at run time, expected a constant")
-        return value
 
     def integers(self, index: int, role: str) -> tuple[int, ...]:
         """A constant list of integers."""
@@ -250,10 +201,6 @@ class Layer:
         clamp = self.clamp()
         return self.activated(y) if clamp is None else self.unary("clip", y, *clamp)
 
-    def is_float(self, name: str) -> bool:
-        """Whether a tensor holds real numbers."""
-        return self.builder.type(name).dtype is DType.FLOAT32
-
     def check_rank(self, *ranks: int) -> None:
         """Raise NoCFormError unless the first input has one of these ranks."""
         if self.rank not in ranks:
@@ -291,10 +238,3 @@ def handles(*kinds: str) -> Callable[[Handler], Handler]:
         return handler
 
     return register
-
-
-def normal_axis(axis: int, rank: int) -> int:
-    """An axis counted from the front. Raises ValueError when there is no such axis."""
-    if not -rank <= axis < max(rank, 1):
-        raise ValueError(f"axis {axis}, expected one of a tensor of rank {rank}")
-    return axis % rank if rank else 0

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from toolchain.importers.tflite.layer import NoCFormError
+from toolchain.importers.layer import NoCFormError
 from toolchain.ir.types import Array, DType, QuantParams, TensorType
 
 if TYPE_CHECKING:

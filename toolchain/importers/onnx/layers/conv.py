@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from toolchain.importers.onnx.layer import Layer, NoCFormError, handles, pairs
+from toolchain.importers.layer import NoCFormError
+from toolchain.importers.onnx.layer import Layer, handles, pairs
 from toolchain.ops.conv import Conv, ConvTranspose
 
 if TYPE_CHECKING:

@@ -7,7 +7,8 @@ from functools import reduce
 
 import numpy as np
 
-from toolchain.importers.onnx.layer import Layer, NoCFormError, handles, normal_axis
+from toolchain.importers.layer import NoCFormError, normal_axis
+from toolchain.importers.onnx.layer import Layer, handles
 from toolchain.ir.types import DType
 from toolchain.ops.elementwise import Cast, PRelu, Select
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 
-from toolchain.importers.onnx.layer import Layer, NoCFormError, handles, normal_axis, pairs
+from toolchain.importers.layer import NoCFormError, normal_axis
+from toolchain.importers.onnx.layer import Layer, handles, pairs
 from toolchain.ops.indexing import Gather, Pad, Slice
 
 

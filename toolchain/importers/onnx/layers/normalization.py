@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from toolchain.importers.onnx.layer import Layer, NoCFormError, handles
+from toolchain.importers.layer import NoCFormError
+from toolchain.importers.onnx.layer import Layer, handles
 from toolchain.ops.normalize import LRN
 from toolchain.ops.reduce import Reduce
 

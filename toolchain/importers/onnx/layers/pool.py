@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from toolchain.importers.onnx.layer import Layer, NoCFormError, handles
+from toolchain.importers.layer import NoCFormError
+from toolchain.importers.onnx.layer import Layer, handles
 from toolchain.importers.onnx.layers.conv import Padding, Window, padding_of, window_of
 from toolchain.ops.pool import AvgPool, MaxPool
 from toolchain.ops.reduce import Reduce

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from toolchain.importers.onnx.layer import HANDLERS, Layer, NoCFormError, handles, normal_axis
+from toolchain.importers.layer import NoCFormError, normal_axis
+from toolchain.importers.onnx.layer import HANDLERS, Layer, handles
 from toolchain.ir.graph import Tensor
 from toolchain.ir.types import DType, QuantParams, TensorType
 from toolchain.ops.convert import Dequantize, Quantize

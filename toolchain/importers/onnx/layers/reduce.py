@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from toolchain.importers.onnx.layer import Layer, handles, normal_axis
+from toolchain.importers.layer import normal_axis
+from toolchain.importers.onnx.layer import Layer, handles
 from toolchain.ir.types import DType
 from toolchain.ops.reduce import ArgReduce, Reduce
 

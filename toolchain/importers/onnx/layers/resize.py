@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from toolchain.importers.onnx.layer import Layer, NoCFormError, handles, normal_axis
+from toolchain.importers.layer import NoCFormError, normal_axis
+from toolchain.importers.onnx.layer import Layer, handles
 from toolchain.ops.resize import Resize
 
 COORDINATES = {"half_pixel", "asymmetric", "align_corners", "pytorch_half_pixel"}

@@ -6,7 +6,8 @@ import math
 
 import numpy as np
 
-from toolchain.importers.onnx.layer import Layer, NoCFormError, handles, normal_axis
+from toolchain.importers.layer import NoCFormError, normal_axis
+from toolchain.importers.onnx.layer import Layer, handles
 from toolchain.ops.joining import Concat, Split
 from toolchain.ops.shape import DepthToSpace, Expand, SpaceToDepth, Tile
 

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from toolchain.importers.tflite.layer import Layer, NoCFormError, handles
+from toolchain.importers.layer import NoCFormError
+from toolchain.importers.tflite.layer import Layer, handles
 from toolchain.importers.tflite.tracing import SpreadConv
 from toolchain.ir.types import DType, QuantParams
 from toolchain.ops.conv import Conv, ConvTranspose

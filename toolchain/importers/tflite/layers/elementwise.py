@@ -7,7 +7,8 @@ from functools import reduce
 
 import numpy as np
 
-from toolchain.importers.tflite.layer import Layer, NoCFormError, handles, real_values
+from toolchain.importers.layer import NoCFormError
+from toolchain.importers.tflite.layer import Layer, handles, real_values
 from toolchain.ir.types import DType
 from toolchain.ops.elementwise import Binary, Cast, Dequantize, PRelu, Quantize, Select, Unary
 

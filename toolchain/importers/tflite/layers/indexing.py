@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from toolchain.importers.tflite.layer import Layer, NoCFormError, handles
+from toolchain.importers.layer import NoCFormError
+from toolchain.importers.tflite.layer import Layer, handles
 from toolchain.importers.tflite.layers.shape import reshaped
 from toolchain.ops.indexing import END, Gather, Slice
 

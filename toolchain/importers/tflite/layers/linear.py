@@ -6,7 +6,8 @@ import math
 
 import numpy as np
 
-from toolchain.importers.tflite.layer import Layer, NoCFormError, handles
+from toolchain.importers.layer import NoCFormError
+from toolchain.importers.tflite.layer import Layer, handles
 from toolchain.importers.tflite.layers.conv import bias_of, check_weight, weight_of
 from toolchain.ops.dense import Dense, MatMul
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from toolchain.importers.tflite.layer import Layer, NoCFormError, handles
+from toolchain.importers.layer import NoCFormError
+from toolchain.importers.tflite.layer import Layer, handles
 from toolchain.ops.normalize import LRN
 from toolchain.ops.reduce import Reduce
 from toolchain.ops.softmax import LogSoftmax, Softmax

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from toolchain.importers.tflite.layer import Layer, NoCFormError, handles
+from toolchain.importers.layer import NoCFormError
+from toolchain.importers.tflite.layer import Layer, handles
 from toolchain.ir.types import DType, QuantParams
 from toolchain.ops.lstm import GATES, Lstm
 from toolchain.ops.recurrent import Svdf

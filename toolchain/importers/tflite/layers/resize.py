@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from toolchain.importers.tflite.layer import Layer, NoCFormError, handles
+from toolchain.importers.layer import NoCFormError
+from toolchain.importers.tflite.layer import Layer, handles
 from toolchain.ops.resize import Resize
 
 

@@ -6,7 +6,8 @@ import math
 
 import numpy as np
 
-from toolchain.importers.tflite.layer import Layer, NoCFormError, handles
+from toolchain.importers.layer import NoCFormError
+from toolchain.importers.tflite.layer import Layer, handles
 from toolchain.ir.types import DType
 from toolchain.ops.indexing import Pad
 from toolchain.ops.joining import Concat, Split
