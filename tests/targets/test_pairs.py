@@ -1,4 +1,4 @@
-"""Sums and pooling of int8 against numpy on the core that takes four of them at a time."""
+"""Sums and pooling of int8 against numpy on cores that take several of them at a time."""
 
 from __future__ import annotations
 
@@ -44,15 +44,15 @@ def network(rng):
     return Graph(tuple(nodes), tensors, tuple(inputs), tuple(f"y{i}" for i in range(len(nodes))))
 
 
-@pytest.mark.parametrize("level", ["0", "2"])
+@pytest.mark.parametrize(("core", "level"), [("cortex-m4", "0"), ("cortex-m4", "2"), ("cortex-m55", "2")])
 @pytest.mark.parametrize("rounding", list(Rounding), ids=lambda rounding: rounding.value)
-def test_equal_to_numpy(level, rounding, needs, rng, tmp_path):
-    needs("cortex-m4")
+def test_equal_to_numpy(core, level, rounding, needs, rng, tmp_path):
+    needs(core)
     graph = network(rng)
     program = plan(lower(graph, Options(name="m", rounding=rounding)))
     symbols = {step.kernel.symbol for step in program.steps}
     assert {"add_s8", "sub_s8", "maxpool_s8", "maxpool_any_s8", "avgpool_s8", "avgpool_padded_s8"} <= symbols
     feeds = layers.feeds_for(graph, 3, rng)
-    found = layers.run_core(graph, program, feeds, "cortex-m4", Build(level), tmp_path)
+    found = layers.run_core(graph, program, feeds, core, Build(level), tmp_path)
     for name, expected in layers.run_numpy(graph, feeds, rounding).items():
         np.testing.assert_array_equal(found[name], expected, err_msg=str(program.steps[int(name[1:])].kernel.symbol))

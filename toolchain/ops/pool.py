@@ -101,8 +101,13 @@ BYTES = 4
 """Channels that cores with DSP instructions take at a time."""
 
 
-BODY_HELPERS = {"pairs": ("four_bytes", "int16_pairs", "window_sums"), "quads": ("four_bytes", "larger_bytes")}
+BODY_HELPERS = {
+    "pairs": ("four_bytes", "int16_pairs", "window_sums"),
+    "quads": ("four_bytes", "larger_bytes", "window_max", "largest_bytes"),
+}
 """What bodies for DSP instructions call."""
+MVE_HELPERS: dict[str | None, tuple[str, ...]] = {"quads": ("window_max", "largest_bytes_mve")}
+"""What bodies for MVE call, where there are some."""
 
 
 def _kernel(macro: str, name: str, y: Tensor, *, clamped: bool, **variant: Any) -> Kernel:
@@ -117,7 +122,8 @@ def _kernel(macro: str, name: str, y: Tensor, *, clamped: bool, **variant: Any) 
         **variant,
     }
     symbol = f"{name}{suffix}{'_any' if dtype is DType.INT8 and not body else ''}_{dtype.short}"
-    return Kernel("pool", macro, symbol, tuple(facts.items()), dsp_helpers=BODY_HELPERS[body] if body else ())
+    dsp = BODY_HELPERS[body] if body else ()
+    return Kernel("pool", macro, symbol, tuple(facts.items()), dsp_helpers=dsp, mve_helpers=MVE_HELPERS.get(body))
 
 
 def _limit_fields(limits: tuple[float, float] | None) -> dict[str, Field]:

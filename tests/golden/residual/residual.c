@@ -57,7 +57,7 @@ static inline int32_t requantize(int32_t value, int32_t multiplier, int32_t shif
 }
 #endif
 
-#if KERNEL_DSP
+#if KERNEL_DSP && !KERNEL_MVE
 static inline uint32_t four_bytes(const int8_t *x)
 {
     uint32_t bytes;
@@ -65,9 +65,7 @@ static inline uint32_t four_bytes(const int8_t *x)
     memcpy(&bytes, x, sizeof bytes);
     return bytes;
 }
-#endif
 
-#if KERNEL_DSP && !KERNEL_MVE
 /* sum + factor * the lower half of a pair / 2^16. */
 static inline int32_t smlawb(int32_t factor, uint32_t pair, int32_t sum)
 {
@@ -131,9 +129,7 @@ static inline uint32_t weighted_sums(int32_t a_factor, uint32_t a, int32_t b_fac
 
     return saturated_bytes(s0, s1, s2, s3);
 }
-#endif
 
-#if KERNEL_DSP
 /* The larger one of each two int8 of two words. */
 static inline uint32_t larger_bytes(uint32_t a, uint32_t b)
 {
@@ -157,7 +153,42 @@ static inline uint32_t larger_bytes(uint32_t a, uint32_t b)
 }
 #endif
 
+#if KERNEL_DSP
+/* The part of a window that lies inside: from `lines` to `end`, of every line `width` bytes. */
+struct window_max {
+    const int8_t *lines, *end;
+    int32_t line, width, step;
+};
+#endif
+
 #if KERNEL_DSP && !KERNEL_MVE
+static inline uint32_t window_bytes(const struct window_max *window, int32_t channel)
+{
+    uint32_t best = 0x80808080u;
+
+    for (const int8_t *line = window->lines; line < window->end; line += window->line) {
+        for (int32_t pixel = 0; pixel < window->width; pixel += window->step) {
+            best = larger_bytes(best, four_bytes(line + pixel + channel));
+        }
+    }
+    return best;
+}
+
+/* The maximum of each of four or more channels; the last four begin earlier where they must. */
+static inline void largest_bytes(const struct window_max *window, int32_t channels, int8_t *y)
+{
+    const int32_t rest = channels & 3;
+
+    for (int32_t channel = 0; channel + 4 <= channels; channel += 4) {
+        const uint32_t best = window_bytes(window, channel);
+        memcpy(y + channel, &best, sizeof best);
+    }
+    if (rest > 0) {
+        const uint32_t best = window_bytes(window, channels - 4) >> 8 * (4 - rest);
+        memcpy(y + channels - rest, &best, (size_t)rest);
+    }
+}
+
 /* Two outputs at a time, with their weights in one 16-bit lane: w + 256 w'. */
 struct pairs_s8 {
     const int16_t *weight; /* before those of a pair its biases, b and b + 256 b', in halves */
@@ -624,6 +655,21 @@ struct pixels_mve {
     const int8_t *weight;
     const int8_t *last_x; /* the last 8 inputs of x */
 };
+
+/* The maximum of each channel. */
+static inline void largest_bytes(const struct window_max *window, int32_t channels, int8_t *y)
+{
+    for (int32_t first = 0; first < channels; first += 16) {
+        const mve_pred16_t lanes = vctp8q((uint32_t)(channels - first));
+        int8x16_t best = vdupq_n_s8(-128);
+        for (const int8_t *line = window->lines; line < window->end; line += window->line) {
+            for (int32_t pixel = 0; pixel < window->width; pixel += window->step) {
+                best = vmaxq_s8(best, vldrbq_z_s8(line + pixel + first, lanes));
+            }
+        }
+        vstrbq_p_s8(y + first, best, lanes);
+    }
+}
 #endif
 
 #if KERNEL_MVE
@@ -1275,18 +1321,14 @@ static void maxpool_s8(const struct maxpool_s8 *layer, const int8_t *x, int8_t *
             const int32_t right = left + layer->window_x * step_x;
             const int32_t end_y = bottom < layer->in_y ? bottom : layer->in_y;
             const int32_t end_x = right < layer->in_x ? right : layer->in_x;
-            for (int32_t first = 0; first < channels; first += 4) {
-                const int32_t base = first + 4 > channels ? channels - 4 : first;
-                uint32_t best = 0x80808080u;
-                for (int32_t in_y = first_y; in_y < end_y; in_y += step_y) {
-                    const int8_t *line = picture + in_y * layer->in_x * channels + base;
-                    for (int32_t in_x = first_x; in_x < end_x; in_x += step_x) {
-                        best = larger_bytes(best, four_bytes(line + in_x * channels));
-                    }
-                }
-                best >>= 8 * (first - base);
-                memcpy(y + first, &best, (size_t)(4 - (first - base)));
-            }
+            const struct window_max window = {
+                .lines = picture + (first_y * layer->in_x + first_x) * channels,
+                .end = picture + (end_y * layer->in_x + first_x) * channels,
+                .line = step_y * layer->in_x * channels,
+                .width = (end_x - first_x) * channels,
+                .step = step_x * channels,
+            };
+            largest_bytes(&window, channels, y);
 #else
             for (int32_t channel = 0; channel < channels; channel++) {
                 y[channel] = -128;
