@@ -24,8 +24,10 @@ from toolchain.ops.linear import (
     constant_reason,
     dot_helper,
     integer_spec,
+    kernel_spec,
     linear_call_parts,
     linear_kernel,
+    weights_of,
 )
 from toolchain.ops.overlap import FAR, Int, Overlap, by_channel, first_inputs, first_pixels
 from toolchain.ops.patches import patch_call
@@ -235,15 +237,12 @@ class Conv(Op):
         if self._few_channels(operands):
             return replace(self, groups=1).lower(_ungrouped(operands, self.groups))
         shape = operands.inputs[1].type.shape
-        spec = integer_spec(operands, self.clamp)
+        spec = kernel_spec(operands, self.clamp)
         wide = spec is not None and spec.wide
         if self._pointwise(shape[1:-1]) and not wide:
             return (dense_call(operands, self.clamp, spec),)
         channels = operands.inputs[0].type.shape[-1]
         record = _upright(_record(self, operands))
-        weight = operands.inputs[1].data
-        if weight is None:
-            raise ValueError(f"{operands.inputs[1].name}: a convolution with computed weights")
         if self.groups == channels == shape[0] > 1 and not wide:
             geometry = {"channels": channels, **{name: record[name] for name in record if name not in DEPTHWISE}}
             call = depthwise_call(operands, self.clamp, spec, geometry, _axes(record), padded=not self._unpadded)
@@ -253,6 +252,7 @@ class Conv(Op):
             starts = _window_starts(operands, record)
             geometry = {name: record[name] for name in record if name not in SINGLE_GROUP}
             return (patch_call(operands, self.clamp, spec, geometry, starts),)
+        weight = weights_of(operands, spec)
         variant, fields = linear_call_parts(operands, self.clamp, weight, spec, padded=not self._unpadded)
         kernel = linear_kernel("conv", "conv_grouped", variant, dot_helper(variant))
         overlap = _overlap(operands, record, groups=self.groups)
@@ -325,11 +325,8 @@ class ConvTranspose(Op):
         return grown[where]
 
     def lower(self, operands: Operands) -> tuple[Call, ...]:
-        weight = operands.inputs[1].data
-        if weight is None:
-            raise ValueError(f"{operands.inputs[1].name}: a convolution with computed weights")
-        spec = integer_spec(operands, self.clamp)
-        variant, fields = linear_call_parts(operands, self.clamp, weight, spec, padded=True)
+        spec = kernel_spec(operands, self.clamp)
+        variant, fields = linear_call_parts(operands, self.clamp, weights_of(operands, spec), spec, padded=True)
         record = _record(self, operands)
         overlap = _overlap(operands, record, groups=self.groups, transposed=True)
         return (

@@ -31,13 +31,15 @@ from toolchain.ops.linear import (
     Clamp,
     LinearSpec,
     clamped,
-    constant,
     constant_reason,
     dot_helper,
     integer_spec,
+    kernel_spec,
     linear_call_parts,
     linear_kernel,
     product_multiplier,
+    rescaling,
+    weights_of,
 )
 from toolchain.ops.overlap import Overlap, by_channel, in_steps, scaled
 from toolchain.ops.patches import patch_call
@@ -49,7 +51,7 @@ AT_ONCE = 4
 
 def dense_call(operands: Operands, clamp: Clamp | None, spec: LinearSpec | None) -> Call:
     """One fully connected layer over the rows of input 0 (a 1x1 convolution is one, too)."""
-    weight = constant(operands.inputs[1])
+    weight = weights_of(operands, spec)
     outputs = len(weight)
     inputs = weight.size // outputs
     x, y = operands.inputs[0].type, operands.outputs[0].type
@@ -95,7 +97,7 @@ def _int8_call(
         "dense",
         variant | {"dsp": still is not None, "octets": octets, **helium.variant(spec)},
         "products4_s8",
-        dsp=(spec.rescale, *pairs.SUM_HELPERS) if octets else () if still is None else pairs.DENSE_HELPERS,
+        dsp=(*rescaling(variant), *pairs.SUM_HELPERS) if octets else () if still is None else pairs.DENSE_HELPERS,
         mve=helium.dense_helpers(spec) if helium.requantizes(spec) else (),
     )
     return Call(kernel, fields_of_bodies(portable, dsp, mve), scratch=scratch, overlaps=(overlap,))
@@ -143,16 +145,13 @@ class Dense(Op):
         return (clamped(x @ weight.T + bias, self.clamp),)
 
     def reference_int(self, operands: Operands, *inputs: Array) -> tuple[Array, ...]:
-        spec = self._spec(operands)
+        spec = integer_spec(operands, self.clamp, single_product=True)
         if spec is None:
             return self.reference(*inputs)
         return (spec.output(spec.centred(inputs[0]) @ spec.weight.astype(spec.exact).T),)
 
-    def _spec(self, operands: Operands) -> LinearSpec | None:
-        return integer_spec(operands, self.clamp, single_product=True)
-
     def lower(self, operands: Operands) -> tuple[Call, ...]:
-        return (dense_call(operands, self.clamp, self._spec(operands)),)
+        return (dense_call(operands, self.clamp, kernel_spec(operands, self.clamp, single_product=True)),)
 
     def has_integer_form(
         self, inputs: tuple[Tensor, ...], outputs: tuple[Tensor, ...], dtype: DType = DType.INT8

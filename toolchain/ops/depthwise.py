@@ -17,7 +17,7 @@ import numpy as np
 from toolchain.config import Rounding
 from toolchain.ir.types import DType, TensorType
 from toolchain.ops.base import Call, Field, Kernel, Operands, bodies
-from toolchain.ops.linear import WIDEST, Clamp, LinearSpec, constant, dot_helper, linear_call_parts, linear_kernel
+from toolchain.ops.linear import WIDEST, Clamp, LinearSpec, dot_helper, linear_call_parts, linear_kernel, weights_of
 from toolchain.ops.overlap import Overlap, by_lanes, by_row, common, first_inputs, first_pixels, in_bands
 
 PLANES = 4
@@ -50,9 +50,8 @@ def depthwise_call(
 ) -> Call:
     """Return the call for `geometry` (sizes, strides, padding, as the kernel's record has them) and its two axes."""
     x, y = (tensor.type for tensor in (operands.inputs[0], operands.outputs[0]))
-    weight = np.moveaxis(constant(operands.inputs[1])[..., 0], 0, -1)
+    weight = np.moveaxis(weights_of(operands, spec)[..., 0], 0, -1)
     narrow = spec is not None and spec.dtype is DType.INT8
-    spec = settled(spec) if spec is not None and narrow else spec
     variant, fields = linear_call_parts(operands, clamp, weight, spec, padded=padded)
     if spec is None or not narrow or not _fits_planes(spec, axes):
         rows, overlap = _kept_rows(x, y, axes)
@@ -103,18 +102,6 @@ def _largest_sums(spec: LinearSpec) -> Any:
     """What no accumulator of each channel exceeds."""
     weights = np.abs(spec.weight.reshape(len(spec.weight), -1).astype(np.int64)).sum(axis=1)
     return weights * WIDEST[DType.INT8] + np.abs(spec.bias.astype(np.int64))
-
-
-def settled(spec: LinearSpec) -> LinearSpec:
-    """`spec` with bias, multiplier and shift 0 where every sum of a channel is scaled to less than a quarter."""
-    real = spec.multiplier * 2.0 ** (spec.shift - 31.0)
-    silent = _largest_sums(spec) * real < 0.25
-    if not spec.per_channel or not silent.any():
-        return spec
-    bias, multiplier, shift = (
-        np.where(silent, 0, each).astype(np.int32) for each in (spec.bias, spec.multiplier, spec.shift)
-    )
-    return replace(spec, bias=bias, multiplier=multiplier, shift=shift)
 
 
 def _fits_planes(spec: LinearSpec, axes: Sequence[Sequence[int]]) -> bool:
@@ -169,7 +156,8 @@ def _planes_kernel(kernel: Kernel, spec: LinearSpec) -> Kernel:
         "rectified": rectified,
         "single": spec.rounding is Rounding.SINGLE,
     }
-    words = ("depthwise3x3", *(("relu",) if rectified else ()), *(("channels",) if spec.per_channel else ()), "s8")
+    own = "channels" if facts["one_shift"] else "shifts"
+    words = ("depthwise3x3", *(("relu",) if rectified else ()), *((own,) if spec.per_channel else ()), "s8")
     blocks = "depthwise_blocks" if rectified else "depthwise_clamped_blocks"
     dsp = ("four_bytes", "int16_pairs", "depthwise_planes", "depthwise_taps", blocks)
     return replace(

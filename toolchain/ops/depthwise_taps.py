@@ -14,7 +14,6 @@ import numpy as np
 
 from toolchain.ir.types import Array, DType
 from toolchain.ops.base import Bodies, Body, Call, Constant, Operands, Plain, fields_of_bodies
-from toolchain.ops.depthwise import settled
 from toolchain.ops.linear import WIDEST, LinearSpec
 from toolchain.ops.overlap import common, in_bands
 
@@ -78,7 +77,6 @@ def with_body(call: Call, operands: Operands, spec: LinearSpec | None, axes: Seq
     """
     planes = planes_of(axes)
     x, y = operands.inputs[0].type, operands.outputs[0].type
-    spec = settled(spec) if spec is not None and spec.dtype is DType.INT8 else spec
     if spec is None or not _takes(call, operands, spec, planes):
         return replace(call, kernel=replace(call.kernel, variant=(*call.kernel.variant, ("taps", False))))
     band = planes.band(max(BAND_BYTES, call.scratch or 0, operands.room))

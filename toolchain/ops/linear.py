@@ -23,6 +23,7 @@ from toolchain.fixedpoint import (
 from toolchain.ir.graph import Tensor
 from toolchain.ir.types import Array, DType
 from toolchain.ops.base import Constant, Kernel, Operands, Plain, only_quant
+from toolchain.ops.shifts import one_shift, with_one_shift
 
 Clamp = tuple[float, float]
 WIDEST = {DType.INT8: 256, DType.INT16: 1 << 15}
@@ -110,12 +111,18 @@ class LinearSpec:
         multiplier, shift = self.scaling
         scaling: dict[str, Plain] = {"multiplier": int(multiplier[0]), "shift": int(shift[0])}
         if self.per_channel:
-            scaling = {"multiplier": Constant(multiplier), "shift": Constant(shift)}
+            common = one_shift(self)
+            scaling = {"multiplier": Constant(multiplier), "shift": Constant(shift) if common is None else common}
         zero: dict[str, Plain] = {"zero_x": self.zero_x} if offset else {}
         if self.dtype is DType.INT8:
             zero["zero_y"] = self.zero_y
         limits: dict[str, Plain] = {"low": self.low, "high": self.high}
         return {"weight": Constant(weight), "bias": Constant(bias), **scaling, **zero, **limits}
+
+
+def weights_of(operands: Operands, spec: LinearSpec | None) -> Array:
+    """The weights that the kernel takes, outputs first. Raises InputError for computed ones."""
+    return constant(operands.inputs[1]) if spec is None else spec.weight
 
 
 def integer_limits(clamp: Clamp | None, y: Tensor) -> tuple[int, int]:
@@ -229,10 +236,12 @@ def linear_kernel(
 
     `dsp` and `mve`: the helpers of its bodies for such cores, which call none of `inner`. The symbol names the
     variant: `plain` and `left` where numbers (as of outputs that are scaled up) rule out the body for DSP, for MVE,
-    `octets` where that for DSP sums the products only.
+    `octets` where that for DSP sums the products only; `shifts` for `channels` where int8 outputs share no shift.
     """
     short = variant["short"]
     words = [word for flag, word in _WORDS.items() if variant[flag] and not (variant["wide"] and flag == "offset")]
+    if variant["per_channel"] and variant["rescale"] == "requantize":
+        words[words.index("channels")] = "shifts"
     if short == "s8":
         plain = "octets" if variant.get("octets") else "plain"
         words += [word for flag, word in (("dsp", plain), ("mve", "left")) if variant.get(flag) is False]
@@ -240,12 +249,17 @@ def linear_kernel(
     if variant["float"]:
         outer: tuple[str, ...] = ("clamp_f32",) if variant["clamped"] else ()
     else:
-        narrow = ("requantize",) if variant["rescale"] == "requantize_narrow" else ()
-        outer = (*narrow, variant["rescale"], f"clamp_{short}")
+        outer = (*rescaling(variant), f"clamp_{short}")
     symbol, facts = f"{macro}{flags}_{short}", tuple(variant.items())
     if not dsp and not mve:
         return Kernel(family, macro, symbol, facts, outer + inner)
     return Kernel(family, macro, symbol, facts, (), outer + inner, dsp or outer + inner, mve or None)
+
+
+def rescaling(variant: dict[str, Any]) -> tuple[str, ...]:
+    """The helper that makes outputs of integer sums, behind one that it calls."""
+    called = ("requantize",) if variant["rescale"] in {"requantize_narrow", "requantize_packed"} else ()
+    return (*called, variant["rescale"])
 
 
 def dot_helper(variant: dict[str, Any]) -> str:
@@ -274,7 +288,8 @@ def linear_call_parts(
         limits: dict[str, Plain] = {}
         if clamp is not None:
             limits = dict(zip(("low", "high"), float_limits(clamp), strict=True))
-        flags = {"float": True, "clamped": clamp is not None, **dict.fromkeys(("wide", "offset", "per_channel"), False)}
+        flags = {"float": True, "clamped": clamp is not None}
+        flags |= dict.fromkeys(("wide", "offset", "per_channel", "one_shift"), False)
         types = {"type": "float", "weight": "float", "bias": "float", "sum": "float", "short": "f32"}
         record: dict[str, Plain] = {"weight": Constant(weight), "bias": Constant(constant(operands.inputs[2]))}
         return {**types, "rescale": "", **flags, **dict.fromkeys(("narrow", "once", "once32"), False)}, record | limits
@@ -286,8 +301,10 @@ def _integer_variant(spec: LinearSpec, *, offset: bool) -> dict[str, Any]:
     """int16 inputs are summed in 64 bits, whatever the bias."""
     long = spec.dtype is DType.INT16
     types = {"type": spec.dtype.c, "weight": "int16_t" if spec.wide else "int8_t", "bias": f"{spec.bias.dtype.name}_t"}
-    types |= {"sum": "int64_t" if long else "int32_t", "short": spec.dtype.short, "rescale": spec.rescale}
+    types |= {"sum": "int64_t" if long else "int32_t", "short": spec.dtype.short}
     flags = {"float": False, "clamped": False, "wide": spec.wide, "offset": offset, "per_channel": spec.per_channel}
+    flags["one_shift"] = spec.per_channel and one_shift(spec) is not None
+    types["rescale"] = "requantize_packed" if flags["one_shift"] else spec.rescale
     once, narrow = spec.rescale == "requantize_once", long and spec.bias.dtype == np.int32
     return {**types, **flags, "narrow": narrow and not once, "once": once and not narrow, "once32": once and narrow}
 
@@ -300,3 +317,9 @@ def integer_spec(operands: Operands, clamp: Clamp | None, *, single_product: boo
     if dtype not in WIDEST:
         raise ValueError(f"{operands.inputs[0].name}: {dtype.value} activations are not implemented, only int8, int16")
     return linear_spec(operands, clamp, single_product=single_product)
+
+
+def kernel_spec(operands: Operands, clamp: Clamp | None, *, single_product: bool = False) -> LinearSpec | None:
+    """`integer_spec` by numbers that mean the same and that kernels take more easily: `with_one_shift`."""
+    spec = integer_spec(operands, clamp, single_product=single_product)
+    return None if spec is None else with_one_shift(spec)

@@ -13,14 +13,13 @@ neither them nor the 2^31 and the 64. Layers that LiteRT rounds once beside othe
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from toolchain.config import Rounding
 from toolchain.ir.types import DType
 from toolchain.ops.base import Constant, Plain
+from toolchain.ops.shifts import one_shift, stilled
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -46,33 +45,16 @@ def settled(spec: LinearSpec, outputs: int = PAIR) -> LinearSpec | None:
     int8 = spec.dtype is DType.INT8 and not spec.wide and spec.rescale == "requantize"
     if not int8 or len(spec.weight) < outputs:
         return None
-    still = _stilled(spec)
-    return still if unfit(still) is None else None
-
-
-def _stilled(spec: LinearSpec) -> LinearSpec:
-    """The same layer with a multiplier per output, where outputs that no input changes have weights of zero.
-
-    Their numbers, often extreme ones (training has given the channel up), become 4 (y - z) / 4.
-    """
-    weight = spec.weight.reshape(len(spec.weight), -1).astype(np.int64)
-    ends = [weight * (edge - spec.zero_x) for edge in (-128, 127)]
-    lowest, highest = (spec.output(pick(*ends).sum(axis=1)) for pick in (np.minimum, np.maximum))
-    still = lowest == highest
-    shape = (-1, *[1] * (spec.weight.ndim - 1))
-    return replace(
-        spec,
-        weight=np.where(still.reshape(shape), 0, spec.weight).astype(np.int8),
-        bias=np.where(still, 4 * (lowest.astype(np.int32) - spec.zero_y), spec.bias),
-        multiplier=np.where(still, 1 << 30, spec.multiplier).astype(np.int32),
-        shift=np.where(still, -1, spec.shift).astype(np.int32),
-    )
+    fit = (each for each in (spec, stilled(spec)) if unfit(each) is None)
+    return next(fit, None)
 
 
 def unfit(spec: LinearSpec) -> str | None:
     """Why the numbers of a layer do not fit the DSP bodies, None where they do."""
     if (-spec.shift < SHIFTS[0]).any() or (-spec.shift > SHIFTS[1]).any():
         return "a scale outside of 2^-16 .. 1/2"
+    if one_shift(spec) is None:
+        return "multipliers that do not tell the shifts"
     weights = np.abs(spec.weight.reshape(len(spec.weight), -1).astype(np.int64)).sum(axis=1)
     if (weights * 128 + np.abs(spec.folded_bias().astype(np.int64)) >= LARGEST_SUM).any():
         return "sums of more than 23 bits"
@@ -94,29 +76,19 @@ def record(spec: LinearSpec, geometry: Mapping[str, Plain], outputs: int = PAIR)
 
 def _pairs(spec: LinearSpec, outputs: int) -> dict[str, Plain]:
     order = _order(len(spec.weight), outputs)
-    scale = _scales(spec, order)
-    shared = bool((scale == scale[0]).all())
+    multiplier = spec.multiplier[order] if spec.per_channel else np.repeat(spec.multiplier, PAIR)
+    common = one_shift(spec)
+    if common is None:
+        raise ValueError("a layer that is not settled")
     return {
         "weight": Constant(packed(_by_rows(spec.weight)[order], spec.folded_bias()[order], outputs)),
-        "scale": Constant(scale[:1] if shared else scale),
-        "step": 0 if shared else scale.shape[1],
-        "limited": (spec.low, spec.high) != (-128, 127),
+        "multiplier": Constant(multiplier),
+        "step": PAIR if spec.per_channel else 0,
+        "shift": -common,
+        "zero_y": spec.zero_y,
         "low": spec.low,
         "high": spec.high,
     }
-
-
-def _scales(spec: LinearSpec, order: Any) -> Array:
-    """Return int32 (pairs, 5): struct scale_s8. Shifts are one less, which a saturating shift adds."""
-    twice = spec.rounding is not Rounding.SINGLE
-    negatives = twice and spec.low < spec.zero_y
-    multiplier, shift = spec.multiplier[order], -spec.shift[order].astype(np.int64) - 1
-    shift[1::2] += 0 if negatives else 7
-    offset = (2 * spec.zero_y + 1) << shift
-    offset[1::2] += 64 if twice and not negatives else 0
-    shifts = shift[::2] + 256 * shift[1::2] - (negatives << 31)
-    columns = [multiplier[::2], multiplier[1::2], offset[::2], offset[1::2], shifts]
-    return np.stack(columns, axis=-1).astype(np.int32)
 
 
 def _order(count: int, outputs: int) -> Any:

@@ -14,7 +14,7 @@ import numpy as np
 from toolchain.ir.types import DType
 from toolchain.ops import helium, pairs
 from toolchain.ops.base import Call, Constant, Operands, Plain, fields_of_bodies
-from toolchain.ops.linear import Clamp, LinearSpec, constant, linear_call_parts, linear_kernel
+from toolchain.ops.linear import Clamp, LinearSpec, linear_call_parts, linear_kernel, weights_of
 from toolchain.ops.overlap import Int, Overlap, common, in_steps, scaled
 
 STEP = 32
@@ -32,7 +32,7 @@ def patch_call(
 
     `pixels`: the lowest input pixel under each output pixel (`overlap.first_pixels`).
     """
-    weight = constant(operands.inputs[1])
+    weight = weights_of(operands, spec)
     rows = weight.reshape(len(weight), -1)
     variant, fields = linear_call_parts(operands, clamp, rows.T if spec is None else rows, spec, padded=False)
     overlap = _overlap(operands, pixels, PIXELS)

@@ -55,6 +55,12 @@ static inline int32_t requantize(int32_t value, int32_t multiplier, int32_t shif
     }
     return (((high + (high >> 31)) >> (-1 - shift)) + 1) >> 1;
 }
+
+/* requantize() by a multiplier whose last four bits add to the shift to the right. */
+static inline int32_t requantize_packed(int32_t value, int32_t multiplier, int32_t shift)
+{
+    return requantize(value, multiplier, shift - (multiplier & 15));
+}
 #endif
 
 #if KERNEL_DSP && !KERNEL_MVE
@@ -191,11 +197,11 @@ static inline void largest_bytes(const struct window_max *window, int32_t channe
 
 /* Two outputs at a time, with their weights in one 16-bit lane: w + 256 w'. */
 struct pairs_s8 {
-    const int16_t *weight; /* before those of a pair its biases, b and b + 256 b', in halves */
-    const int32_t *scale;  /* of each pair, or of all: what struct scale_s8 holds */
-    int32_t step;          /* from a pair's scale to the next, 0 or 5 */
-    int32_t limited;       /* whether y has narrower limits than int8 */
-    int32_t low, high;
+    const int16_t *weight;     /* before those of a pair its biases, b and b + 256 b', in halves */
+    const int32_t *multiplier; /* two of each pair, or of all the same two */
+    int32_t step;              /* from a pair's multipliers to the next, 0 or 2 */
+    int32_t shift;             /* to the right; a multiplier's last four bits add to it */
+    int32_t zero_y, low, high;
 };
 
 /* Takes a pair's biases. */
@@ -211,22 +217,27 @@ static inline void take_biases(const int16_t **weight, int32_t *sum, int32_t *bo
 struct scale_s8 {
     int32_t multiplier[2];
     int32_t offset[2]; /* zero point of y, and what rounds */
-    int32_t shift[2];
-    int32_t negatives; /* below zero where sums below zero show in y */
+    int32_t shift[2];  /* less one, which a saturating shift adds */
 };
 
-static inline struct scale_s8 scale_of_pair(const int32_t numbers[5])
+static inline struct scale_s8 scale_of_pair(const struct pairs_s8 *layer,
+                                            const int32_t multiplier[2])
 {
+    const int32_t least = layer->shift - 1, offset = 2 * layer->zero_y + 1;
     struct scale_s8 scale;
 
-    scale.multiplier[0] = numbers[0];
-    scale.multiplier[1] = numbers[1];
-    scale.offset[0] = numbers[2];
-    scale.offset[1] = numbers[3];
-    scale.shift[0] = numbers[4] & 255;
-    scale.shift[1] = numbers[4] >> 8 & 255;
-    scale.negatives = numbers[4];
+    for (int32_t output = 0; output < 2; output++) {
+        scale.multiplier[output] = multiplier[output];
+        scale.shift[output] = least + (multiplier[output] & 15);
+        scale.offset[output] = offset * (1 << scale.shift[output]);
+    }
     return scale;
+}
+
+/* Whether sums below zero, which round the other way, show in y. */
+static inline int32_t shows_negatives(const struct pairs_s8 *layer)
+{
+    return layer->low < layer->zero_y;
 }
 
 /* (a * b + c * 2^32) / 2^32. */
@@ -259,13 +270,14 @@ static inline void store_halves(int32_t first, int32_t second, int8_t *y)
 /* Two outputs from `sum`, the first one's, and `both` = sum + 256 times the second one's. */
 static inline void scale_pair(const struct scale_s8 *by, int32_t sum, int32_t both, int8_t *y)
 {
+    const int32_t offset = by->offset[1] * 128 + 64;
     const int32_t first = product_rounded(2 * sum, by->multiplier[0], by->offset[0]);
-    const int32_t second = product_high(both - sum, by->multiplier[1], by->offset[1]);
+    const int32_t second = product_high(both - sum, by->multiplier[1], offset);
 
-    store_halves(first >> by->shift[0], second >> by->shift[1], y);
+    store_halves(first >> by->shift[0], second >> (by->shift[1] + 7), y);
 }
 
-/* The same where sums below zero show in y: they round the other way. */
+/* The same where sums below zero show in y. */
 static inline void scale_signed(const struct scale_s8 *by, int32_t sum, int32_t both, int8_t *y)
 {
     const int32_t other = (both - sum) >> 7;
@@ -279,8 +291,11 @@ static inline void scale_signed(const struct scale_s8 *by, int32_t sum, int32_t 
 /* `count` outputs within narrower limits than int8. */
 static inline void limit_s8(const struct pairs_s8 *layer, int8_t *y, int32_t count)
 {
-    for (int32_t output = 0; layer->limited && output < count; output++) {
-        y[output] = clamp_s8(y[output], layer->low, layer->high);
+    const int32_t low = layer->low, high = layer->high;
+    const int32_t limited = low > INT8_MIN || high < INT8_MAX;
+
+    for (int32_t output = 0; limited && output < count; output++) {
+        y[output] = clamp_s8(y[output], low, high);
     }
 }
 
@@ -399,7 +414,7 @@ static void pixels_s8(const struct pairs_s8 *layer, int32_t first, int32_t beyon
 {
     const int16_t *weight = layer->weight + 4 * (quads + 1) * first;
     const int16_t *const end = layer->weight + 4 * (quads + 1) * beyond;
-    const int32_t *scale = layer->scale + layer->step * first;
+    const int32_t *multiplier = layer->multiplier + layer->step * first;
     const int32_t fours = quads >> 2, step = layer->step;
 
     for (; weight != end; y += 2) {
@@ -417,9 +432,9 @@ static void pixels_s8(const struct pairs_s8 *layer, int32_t first, int32_t beyon
         for (int32_t left = quads; (left & 3) != 0; left--) {
             multiply_quad(&patch, &weight, both, sum);
         }
-        const struct scale_s8 by = scale_of_pair(scale);
-        scale += step;
-        if (by.negatives < 0) {
+        const struct scale_s8 by = scale_of_pair(layer, multiplier);
+        multiplier += step;
+        if (shows_negatives(layer)) {
             scale_signed(&by, sum[0], both[0], y);
             scale_signed(&by, sum[1], both[1], y + second);
             scale_signed(&by, sum[2], both[2], y + third);
@@ -902,7 +917,8 @@ struct conv_channels_s8 {
 #else
     const int8_t *weight;
     const int32_t *bias;
-    const int32_t *multiplier, *shift;
+    const int32_t *multiplier; /* the last four bits of each add to the shift to the right */
+    int32_t shift;
     int32_t zero_y;
     int32_t low, high;
 #endif
@@ -1094,12 +1110,12 @@ static inline void conv_channels_s8_outputs(const struct conv_channels_s8 *layer
                                             int32_t lanes, int32_t sums[restrict 16], int8_t *y)
 {
     const int32_t *bias = layer->bias + first;
-    const int32_t *multiplier = layer->multiplier + first, *shift = layer->shift + first;
+    const int32_t *multiplier = layer->multiplier + first, shift = layer->shift;
     const int32_t zero_y = layer->zero_y, low = layer->low, high = layer->high;
 
     for (int32_t lane = 0; lane < lanes; lane++) {
         const int32_t sum = sums[lane] + bias[lane];
-        const int32_t scaled = requantize(sum, multiplier[lane], shift[lane]);
+        const int32_t scaled = requantize_packed(sum, multiplier[lane], shift);
         sums[lane] = clamp_s8(scaled + zero_y, low, high);
     }
     for (int32_t lane = 0; lane < lanes; lane++) {
@@ -1135,10 +1151,10 @@ static inline void conv_channels_s8_output(const struct conv_channels_s8 *layer,
 {
     const int32_t bias = layer->bias[output], zero_y = layer->zero_y;
     const int32_t multiplier = layer->multiplier[output];
-    const int32_t shift = layer->shift[output];
+    const int32_t shift = layer->shift;
 
-    one = requantize(one + bias, multiplier, shift);
-    other = requantize(other + bias, multiplier, shift);
+    one = requantize_packed(one + bias, multiplier, shift);
+    other = requantize_packed(other + bias, multiplier, shift);
     y[second + output] = clamp_s8(other + zero_y, layer->low, layer->high);
     y[output] = clamp_s8(one + zero_y, layer->low, layer->high);
 }
@@ -1393,7 +1409,7 @@ static const struct conv_channels_s8 conv0 = {
     .weight = conv0_weight,
     .bias = conv0_bias,
     .multiplier = conv0_multiplier,
-    .shift = conv0_shift,
+    .shift = -7,
     .zero_y = -128,
     .low = -128,
     .high = 127,
@@ -1420,9 +1436,10 @@ static const struct conv_channels_s8 conv0 = {
     .scales = conv0_scales_mve,
 #elif KERNEL_DSP
     .pairs.weight = conv0_pairs_weight_dsp,
-    .pairs.scale = conv0_pairs_scale_dsp,
-    .pairs.step = 5,
-    .pairs.limited = 0,
+    .pairs.multiplier = conv0_multiplier,
+    .pairs.step = 2,
+    .pairs.shift = 7,
+    .pairs.zero_y = -128,
     .pairs.low = -128,
     .pairs.high = 127,
 #endif
@@ -1466,7 +1483,7 @@ static const struct conv_channels_s8 conv1 = {
     .weight = conv1_weight,
     .bias = conv1_bias,
     .multiplier = conv1_multiplier,
-    .shift = conv1_shift,
+    .shift = -8,
     .zero_y = -36,
     .low = -128,
     .high = 127,
@@ -1493,9 +1510,10 @@ static const struct conv_channels_s8 conv1 = {
     .scales = conv1_scales_mve,
 #elif KERNEL_DSP
     .pairs.weight = conv1_pairs_weight_dsp,
-    .pairs.scale = conv1_pairs_scale_dsp,
-    .pairs.step = 5,
-    .pairs.limited = 0,
+    .pairs.multiplier = conv1_multiplier,
+    .pairs.step = 2,
+    .pairs.shift = 8,
+    .pairs.zero_y = -36,
     .pairs.low = -128,
     .pairs.high = 127,
 #endif
@@ -1688,19 +1706,17 @@ static uint32_t weights_crc32(void)
     crc = crc32_elements(crc, conv1_weight_mve, 160, 1);
     crc = crc32_elements(crc, conv1_scales_mve, 12, 4);
 #elif KERNEL_DSP
+    crc = crc32_elements(crc, conv0_multiplier, 4, 4);
     crc = crc32_elements(crc, conv0_pairs_weight_dsp, 64, 2);
-    crc = crc32_elements(crc, conv0_pairs_scale_dsp, 10, 4);
+    crc = crc32_elements(crc, conv1_multiplier, 4, 4);
     crc = crc32_elements(crc, conv1_pairs_weight_dsp, 80, 2);
-    crc = crc32_elements(crc, conv1_pairs_scale_dsp, 10, 4);
 #else
     crc = crc32_elements(crc, conv0_weight, 108, 1);
     crc = crc32_elements(crc, conv0_bias, 4, 4);
     crc = crc32_elements(crc, conv0_multiplier, 4, 4);
-    crc = crc32_elements(crc, conv0_shift, 4, 4);
     crc = crc32_elements(crc, conv1_weight, 144, 1);
     crc = crc32_elements(crc, conv1_bias, 4, 4);
     crc = crc32_elements(crc, conv1_multiplier, 4, 4);
-    crc = crc32_elements(crc, conv1_shift, 4, 4);
 #endif
     crc = crc32_elements(crc, table2_table, 256, 1);
     crc = crc32_elements(crc, table4_table, 256, 1);

@@ -6,11 +6,11 @@
 
 /* CRC-32 of all elements, least significant byte first. */
 #if KERNEL_MVE
-#define RESIDUAL_WEIGHTS_CRC32 0x21322cb8u
+#define RESIDUAL_WEIGHTS_CRC32 0xaf074121u
 #elif KERNEL_DSP
-#define RESIDUAL_WEIGHTS_CRC32 0xd636d8feu
+#define RESIDUAL_WEIGHTS_CRC32 0xb0edc2c9u
 #else
-#define RESIDUAL_WEIGHTS_CRC32 0xf139ac15u
+#define RESIDUAL_WEIGHTS_CRC32 0xe597b801u
 #endif
 
 /* clang-format off */
@@ -50,15 +50,13 @@ static const RESIDUAL_ALIGN(16) RESIDUAL_WEIGHTS_ATTR int8_t conv0_weight_mve[12
 static const RESIDUAL_ALIGN(16) RESIDUAL_WEIGHTS_ATTR int32_t conv0_bias[4] = {
     -5377, 21640, 66712, 20040
 };
+#endif
+
+#if !KERNEL_MVE
 
 /* conv1: 4 */
 static const RESIDUAL_ALIGN(16) RESIDUAL_WEIGHTS_ATTR int32_t conv0_multiplier[4] = {
-    1781912630, 1516563211, 1337316514, 1855391754
-};
-
-/* conv1: 4 */
-static const RESIDUAL_ALIGN(16) RESIDUAL_WEIGHTS_ATTR int32_t conv0_shift[4] = {
-    -7, -7, -7, -8
+    1781912624, 1516563216, 1337316512, 1855391745
 };
 #endif
 
@@ -71,18 +69,13 @@ static const RESIDUAL_ALIGN(16) RESIDUAL_WEIGHTS_ATTR int16_t conv0_pairs_weight
      19992,      0, -27112,     81,  14069,   4177, -11225,  14040,  -6248,  21516,  -5949,   4049,   6529,  -4661,  10788, -11997,
     -23493, -15079,  15432, -32622, -15187,   2541,    -25,  25859,  22801, -27441,  -2135,  14305,   5650,  10326, -14849,      0
 };
-
-/* conv1: 2 x 5 */
-static const RESIDUAL_ALIGN(16) RESIDUAL_WEIGHTS_ATTR int32_t conv0_pairs_scale_dsp[10] = {
-    1781912630, 1516563211,     -16320,   -2088896,       3334, 1337316514, 1855391754,     -16320,   -4177856,       3590
-};
 #endif
 
 #if KERNEL_MVE
 
 /* conv1: 1 x 3 x 4 */
 static const RESIDUAL_ALIGN(16) RESIDUAL_WEIGHTS_ATTR int32_t conv0_scales_mve[12] = {
-           895,      21768,      19992,      20808, 1781912630, 1516563211, 1337316514, 1855391754,         -7,         -7,         -7,         -8
+           895,      21768,      19992,      20808, 1781912624, 1516563216, 1337316512, 1855391745,         -7,         -7,         -7,         -8
 };
 #endif
 
@@ -125,15 +118,13 @@ static const RESIDUAL_ALIGN(16) RESIDUAL_WEIGHTS_ATTR int8_t conv1_weight_mve[16
 static const RESIDUAL_ALIGN(16) RESIDUAL_WEIGHTS_ATTR int32_t conv1_bias[4] = {
       8945, -19507,  36041,  -1880
 };
+#endif
+
+#if !KERNEL_MVE
 
 /* conv2: 4 */
 static const RESIDUAL_ALIGN(16) RESIDUAL_WEIGHTS_ATTR int32_t conv1_multiplier[4] = {
-    1219897156, 1077481088, 1739818312, 1137013400
-};
-
-/* conv2: 4 */
-static const RESIDUAL_ALIGN(16) RESIDUAL_WEIGHTS_ATTR int32_t conv1_shift[4] = {
-    -8, -8, -9, -8
+    1219897152, 1077481088, 1739818305, 1137013392
 };
 #endif
 
@@ -147,18 +138,13 @@ static const RESIDUAL_ALIGN(16) RESIDUAL_WEIGHTS_ATTR int16_t conv1_pairs_weight
      -2251,  -9236,  -6707,  -2534, -16938,  -1140, -25174,   1751,  15899,  -7881,  -3829,   7155,  17919,  24449,  -1973,   -509,
     -27531,   3119,   1548,  32246,   2000, -14337, -17363,  -7438,  -1716, -11183,   8822,  10436, -14895,   -773,  10516,   2290
 };
-
-/* conv2: 2 x 5 */
-static const RESIDUAL_ALIGN(16) RESIDUAL_WEIGHTS_ATTR int32_t conv1_pairs_scale_dsp[10] = {
-     1219897156,  1077481088,       -9088,       -9088, -2147481849,  1739818312,  1137013400,      -18176,       -9088, -2147481848
-};
 #endif
 
 #if KERNEL_MVE
 
 /* conv2: 1 x 3 x 4 */
 static const RESIDUAL_ALIGN(16) RESIDUAL_WEIGHTS_ATTR int32_t conv1_scales_mve[12] = {
-          9713,      44365,      31817,     -22744, 1219897156, 1077481088, 1739818312, 1137013400,         -8,         -8,         -9,         -8
+          9713,      44365,      31817,     -22744, 1219897152, 1077481088, 1739818305, 1137013392,         -8,         -8,         -9,         -8
 };
 #endif
 

@@ -119,11 +119,11 @@ static inline uint32_t pkhtb(uint32_t first, uint32_t second)
 
 /* Two outputs at a time, with their weights in one 16-bit lane: w + 256 w'. */
 struct pairs_s8 {
-    const int16_t *weight; /* before those of a pair its biases, b and b + 256 b', in halves */
-    const int32_t *scale;  /* of each pair, or of all: what struct scale_s8 holds */
-    int32_t step;          /* from a pair's scale to the next, 0 or 5 */
-    int32_t limited;       /* whether y has narrower limits than int8 */
-    int32_t low, high;
+    const int16_t *weight;     /* before those of a pair its biases, b and b + 256 b', in halves */
+    const int32_t *multiplier; /* two of each pair, or of all the same two */
+    int32_t step;              /* from a pair's multipliers to the next, 0 or 2 */
+    int32_t shift;             /* to the right; a multiplier's last four bits add to it */
+    int32_t zero_y, low, high;
 };
 
 /* Takes a pair's biases. */
@@ -139,22 +139,27 @@ static inline void take_biases(const int16_t **weight, int32_t *sum, int32_t *bo
 struct scale_s8 {
     int32_t multiplier[2];
     int32_t offset[2]; /* zero point of y, and what rounds */
-    int32_t shift[2];
-    int32_t negatives; /* below zero where sums below zero show in y */
+    int32_t shift[2];  /* less one, which a saturating shift adds */
 };
 
-static inline struct scale_s8 scale_of_pair(const int32_t numbers[5])
+static inline struct scale_s8 scale_of_pair(const struct pairs_s8 *layer,
+                                            const int32_t multiplier[2])
 {
+    const int32_t least = layer->shift - 1, offset = 2 * layer->zero_y + 1;
     struct scale_s8 scale;
 
-    scale.multiplier[0] = numbers[0];
-    scale.multiplier[1] = numbers[1];
-    scale.offset[0] = numbers[2];
-    scale.offset[1] = numbers[3];
-    scale.shift[0] = numbers[4] & 255;
-    scale.shift[1] = numbers[4] >> 8 & 255;
-    scale.negatives = numbers[4];
+    for (int32_t output = 0; output < 2; output++) {
+        scale.multiplier[output] = multiplier[output];
+        scale.shift[output] = least + (multiplier[output] & 15);
+        scale.offset[output] = offset * (1 << scale.shift[output]);
+    }
     return scale;
+}
+
+/* Whether sums below zero, which round the other way, show in y. */
+static inline int32_t shows_negatives(const struct pairs_s8 *layer)
+{
+    return layer->low < layer->zero_y;
 }
 
 /* (a * b + c * 2^32) / 2^32. */
@@ -187,13 +192,14 @@ static inline void store_halves(int32_t first, int32_t second, int8_t *y)
 /* Two outputs from `sum`, the first one's, and `both` = sum + 256 times the second one's. */
 static inline void scale_pair(const struct scale_s8 *by, int32_t sum, int32_t both, int8_t *y)
 {
+    const int32_t offset = by->offset[1] * 128 + 64;
     const int32_t first = product_rounded(2 * sum, by->multiplier[0], by->offset[0]);
-    const int32_t second = product_high(both - sum, by->multiplier[1], by->offset[1]);
+    const int32_t second = product_high(both - sum, by->multiplier[1], offset);
 
-    store_halves(first >> by->shift[0], second >> by->shift[1], y);
+    store_halves(first >> by->shift[0], second >> (by->shift[1] + 7), y);
 }
 
-/* The same where sums below zero show in y: they round the other way. */
+/* The same where sums below zero show in y. */
 static inline void scale_signed(const struct scale_s8 *by, int32_t sum, int32_t both, int8_t *y)
 {
     const int32_t other = (both - sum) >> 7;
@@ -207,8 +213,11 @@ static inline void scale_signed(const struct scale_s8 *by, int32_t sum, int32_t 
 /* `count` outputs within narrower limits than int8. */
 static inline void limit_s8(const struct pairs_s8 *layer, int8_t *y, int32_t count)
 {
-    for (int32_t output = 0; layer->limited && output < count; output++) {
-        y[output] = clamp_s8(y[output], layer->low, layer->high);
+    const int32_t low = layer->low, high = layer->high;
+    const int32_t limited = low > INT8_MIN || high < INT8_MAX;
+
+    for (int32_t output = 0; limited && output < count; output++) {
+        y[output] = clamp_s8(y[output], low, high);
     }
 }
 
@@ -327,7 +336,7 @@ static void pixels_s8(const struct pairs_s8 *layer, int32_t first, int32_t beyon
 {
     const int16_t *weight = layer->weight + 4 * (quads + 1) * first;
     const int16_t *const end = layer->weight + 4 * (quads + 1) * beyond;
-    const int32_t *scale = layer->scale + layer->step * first;
+    const int32_t *multiplier = layer->multiplier + layer->step * first;
     const int32_t fours = quads >> 2, step = layer->step;
 
     for (; weight != end; y += 2) {
@@ -345,9 +354,9 @@ static void pixels_s8(const struct pairs_s8 *layer, int32_t first, int32_t beyon
         for (int32_t left = quads; (left & 3) != 0; left--) {
             multiply_quad(&patch, &weight, both, sum);
         }
-        const struct scale_s8 by = scale_of_pair(scale);
-        scale += step;
-        if (by.negatives < 0) {
+        const struct scale_s8 by = scale_of_pair(layer, multiplier);
+        multiplier += step;
+        if (shows_negatives(layer)) {
             scale_signed(&by, sum[0], both[0], y);
             scale_signed(&by, sum[1], both[1], y + second);
             scale_signed(&by, sum[2], both[2], y + third);
@@ -2475,10 +2484,10 @@ struct dense_s8 {
 static void dense_s8(const struct dense_s8 *layer, const int8_t *x, int8_t *y, void *scratch)
 {
     const int16_t *weight = layer->pairs.weight;
-    const int32_t *scale = layer->pairs.scale;
+    const int32_t *multiplier = layer->pairs.multiplier;
     const int32_t octets = layer->inputs >> 3, rest = layer->inputs & 7;
     const int32_t step = layer->pairs.step;
-    struct scale_s8 by = scale_of_pair(scale), others = by;
+    struct scale_s8 by = scale_of_pair(&layer->pairs, multiplier), others = by;
     uint32_t last[2] = {0, 0};
     (void)scratch;
 
@@ -2502,12 +2511,12 @@ static void dense_s8(const struct dense_s8 *layer, const int8_t *x, int8_t *y, v
             multiply_octet(&inputs, &weight, both, sum);
         }
         if (step != 0) {
-            by = scale_of_pair(scale);
-            others = scale_of_pair(scale + step);
-            scale += 2 * step;
+            by = scale_of_pair(&layer->pairs, multiplier);
+            others = scale_of_pair(&layer->pairs, multiplier + step);
+            multiplier += 2 * step;
         }
         y -= left < 4 ? 4 - left : 0;
-        if (by.negatives < 0) {
+        if (shows_negatives(&layer->pairs)) {
             scale_signed(&by, sum[0], both[0], y);
             scale_signed(&others, sum[1], both[1], y + 2);
         } else {
@@ -2630,9 +2639,10 @@ static const struct conv_s8 conv1 = {
     .scales = conv1_scales_mve,
 #elif KERNEL_DSP
     .pairs.weight = conv1_pairs_weight_dsp,
-    .pairs.scale = conv1_pairs_scale_dsp,
+    .pairs.multiplier = conv1_pairs_multiplier_dsp,
     .pairs.step = 0,
-    .pairs.limited = 0,
+    .pairs.shift = 7,
+    .pairs.zero_y = -128,
     .pairs.low = -128,
     .pairs.high = 127,
 #endif
@@ -2771,9 +2781,10 @@ static const struct conv_s8 conv3 = {
     .scales = conv3_scales_mve,
 #elif KERNEL_DSP
     .pairs.weight = conv3_pairs_weight_dsp,
-    .pairs.scale = conv3_pairs_scale_dsp,
-    .pairs.step = 5,
-    .pairs.limited = 0,
+    .pairs.multiplier = conv3_pairs_multiplier_dsp,
+    .pairs.step = 0,
+    .pairs.shift = -1,
+    .pairs.zero_y = -128,
     .pairs.low = -128,
     .pairs.high = 127,
 #endif
@@ -2806,9 +2817,10 @@ static const struct dense_s8 dense5 = {
     .scales = dense5_bias,
 #elif KERNEL_DSP
     .pairs.weight = dense5_pairs_weight_dsp,
-    .pairs.scale = dense5_pairs_scale_dsp,
+    .pairs.multiplier = dense5_pairs_multiplier_dsp,
     .pairs.step = 0,
-    .pairs.limited = 0,
+    .pairs.shift = -5,
+    .pairs.zero_y = -56,
     .pairs.low = -128,
     .pairs.high = 127,
 #else
@@ -2924,13 +2936,13 @@ static uint32_t weights_crc32(void)
     crc = crc32_elements(crc, dense5_bias, 4, 4);
 #elif KERNEL_DSP
     crc = crc32_elements(crc, conv1_pairs_weight_dsp, 96, 2);
-    crc = crc32_elements(crc, conv1_pairs_scale_dsp, 5, 4);
+    crc = crc32_elements(crc, conv1_pairs_multiplier_dsp, 2, 4);
     crc = crc32_elements(crc, depthwise2_weight, 72, 1);
     crc = crc32_elements(crc, depthwise2_bias, 8, 4);
     crc = crc32_elements(crc, conv3_pairs_weight_dsp, 72, 2);
-    crc = crc32_elements(crc, conv3_pairs_scale_dsp, 30, 4);
+    crc = crc32_elements(crc, conv3_pairs_multiplier_dsp, 2, 4);
     crc = crc32_elements(crc, dense5_pairs_weight_dsp, 40, 2);
-    crc = crc32_elements(crc, dense5_pairs_scale_dsp, 5, 4);
+    crc = crc32_elements(crc, dense5_pairs_multiplier_dsp, 2, 4);
 #else
     crc = crc32_elements(crc, conv1_weight, 144, 1);
     crc = crc32_elements(crc, conv1_bias, 8, 4);
