@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import pickle
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +13,8 @@ import pytest
 from onnx import TensorProto, numpy_helper
 
 from tests.golden import models
-from toolchain import cli
+from tests.models import mlp
+from toolchain import cli, pipeline
 
 
 class Bomb:
@@ -164,3 +166,145 @@ def test_int8_without_samples_says_what_to_pass(tmp_path: Path, capfd: pytest.Ca
     assert cli.run(arguments) == 2
     assert "--calibration" in capfd.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+X = np.random.default_rng(4).normal(size=(20, 6)).astype(np.float32)
+ARRAYS = {
+    "good": {"x": X},
+    "others": {"first": X, "second": X},
+    "narrow": {"x": X[:, :5]},
+    "nan": {"x": np.where(X > 1, np.nan, X)},
+    "none": {"x": X[:0]},
+    "number": {"x": np.float32(3)},
+    "words": {"x": np.array(["a", "b"])},
+    "unlabelled": {"x": X},
+    "few_labels": {"x": X, "y": np.zeros(5, int)},
+    "half_labels": {"x": X, "y": np.full(20, 0.5)},
+    "far_labels": {"x": X, "y": np.arange(20)},
+    "labelled": {"x": X, "y": np.arange(20) % 3},
+}
+INT8 = ("--quantize", "int8", "--calibration")
+OPTIONS: dict[str, tuple[tuple[str, ...], str]] = {
+    "no such samples": ((*INT8, "gone.npz"), "gone.npz: not there"),
+    "a folder of samples": ((*INT8, "."), "is a folder; expected a .npz or .npy file"),
+    "samples that are text": ((*INT8, "text.npz"), "not a .npz or .npy file of numbers"),
+    "samples cut off": ((*INT8, "cut.npz"), "not a .npz or .npy file of numbers"),
+    "other names": ((*INT8, "others.npz"), "found arrays ['first', 'second'], expected one per model input: x"),
+    "narrow samples": ((*INT8, "narrow.npz"), "found shape (20, 5), expected (samples, 6)"),
+    "a number": ((*INT8, "number.npz"), "found shape (), expected (samples, 6)"),
+    "nan samples": ((*INT8, "nan.npz"), "found NaN or infinity, expected finite numbers"),
+    "no samples": ((*INT8, "none.npz"), "found no samples, expected at least one"),
+    "words": ((*INT8, "words.npz"), "found an array of <U1, expected numbers"),
+    "no labels": (("--eval", "unlabelled.npz"), "found no labels, expected an array named y"),
+    "few labels": (("--eval", "few_labels.npz"), "found 5 labels for 20 samples"),
+    "half labels": (("--eval", "half_labels.npz"), "found labels that are not whole numbers"),
+    "far labels": (("--eval", "far_labels.npz"), "found labels from 0 to 19, expected class indices from 0 to 2"),
+    "accuracy without labels": (("--max-accuracy-drop", "1"), "needs labelled samples; pass --eval"),
+    "accuracy of nan": (("--eval", "labelled.npz", "--max-accuracy-drop", "nan"), "found nan, expected 0 or more"),
+    "noise of nan": ((*INT8, "good.npz", "--min-sqnr", "nan"), "found nan, expected 0 or more"),
+    "noise of floats": (("--min-sqnr", "20"), "found quantize float32"),
+    "int8 ends of floats": (("--io", "int8"), "found int8, but nothing is quantized"),
+    "int16 ends of int8": ((*INT8, "good.npz", "--io", "int16"), "found int16 beside quantize int8"),
+    "shape twice": (("--input-shape", "x=1,6", "--input-shape", "x=2,6"), "found x twice"),
+    "shape of nothing": (("--input-shape", "q=1,6"), "--input-shape q, expected one of x"),
+    "half a command": (("--cc", '"gcc'), "expected a command; mend --cc or $CC"),
+    "no vectors": (("--vectors", "0"), "--vectors"),
+    "long folder": (("--out", "a" * 300), "cannot be a folder (File name too long)"),
+    "long folder inside": (("--out", "new/" + "a" * 300 + "/out"), "File name too long"),
+    "folder in a file": (("--out", "text.npz/out"), "text.npz is a file, expected a folder"),
+}
+
+
+@pytest.fixture
+def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working folder with a model x[1, 6] -> scores[1, 3] and files of samples."""
+    monkeypatch.chdir(tmp_path)
+    mlp(tmp_path / "mlp.onnx")
+    for name, arrays in ARRAYS.items():
+        np.savez(tmp_path / f"{name}.npz", **arrays)
+    (tmp_path / "text.npz").write_text("these are no samples")
+    (tmp_path / "cut.npz").write_bytes((tmp_path / "good.npz").read_bytes()[:300])
+    return tmp_path
+
+
+def assert_refused(arguments: list[str], words: str, folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Status 2, one line with these words, the same files as before."""
+    before = sorted(folder.rglob("*"))
+    assert cli.run(arguments) == 2
+    error = capfd.readouterr().err
+    assert error.startswith("inlay: ")
+    assert len(error.strip().splitlines()) == 1
+    assert words in error
+    assert sorted(folder.rglob("*")) == before
+
+
+@pytest.mark.parametrize("kind", OPTIONS)
+def test_bad_options(kind: str, desk: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    given, words = OPTIONS[kind]
+    out = () if "--out" in given else ("--out", "out")
+    assert_refused(["export", "mlp.onnx", *out, *given], words, desk, capfd)
+
+
+def test_a_model_with_a_name_too_long(desk: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert_refused(["inspect", "m" * 300 + ".onnx"], "cannot be read (File name too long)", desk, capfd)
+
+
+@pytest.mark.parametrize("output", ["nowhere/w.h", ".", "a" * 300])
+def test_weights_that_cannot_be_written(output: str, desk: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert_refused(["weights", "mlp.onnx", "-o", output], output, desk, capfd)
+
+
+def test_a_full_disk_leaves_nothing(
+    desk: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(pipeline, "copy_sources", full)
+    words = "cannot be written (No space left on device)"
+    assert_refused(["export", "mlp.onnx", "--out", "deep/out", "--no-verify"], words, desk, capfd)
+
+
+@pytest.mark.parametrize("io", ["int16", "float32"])
+def test_ends_that_a_quantized_model_does_not_have(
+    io: str, shared: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    model = str(shared / "models/mlperf_tiny/ad_int8.tflite")
+    words = f"io: found {io}, but input_1 of ad_int8 is int8 in the model; leave --io out"
+    assert_refused(["export", model, "--out", str(tmp_path / "out"), "--io", io], words, tmp_path, capfd)
+
+
+def without_c(folder: Path) -> None:
+    (folder / "mlp.c").unlink()
+
+
+def cut_graph(folder: Path) -> None:
+    (folder / "graph.npz").write_bytes((folder / "graph.npz").read_bytes()[:200])
+
+
+def half_manifest(folder: Path) -> None:
+    (folder / "manifest.json").write_text('{"generator"')
+
+
+def other_options(folder: Path) -> None:
+    text = (folder / "manifest.json").read_text()
+    (folder / "manifest.json").write_text(text.replace('"tflm"', '"upwards"'))
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (without_c, "mlp.c: not there, though the manifest lists it"),
+        (cut_graph, "not a graph that inlay wrote"),
+        (half_manifest, "not readable as JSON"),
+        (other_options, "'upwards' is not a valid Rounding"),
+    ],
+)
+@pytest.mark.parametrize("command", ["verify", "bench"])
+def test_damaged_exports(
+    command: str, damage: Callable[[Path], None], words: str, desk: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.run(["export", "mlp.onnx", "--out", "out", "--no-verify", "--json"]) == 0
+    capfd.readouterr()
+    damage(desk / "out")
+    assert_refused([command, "out", *(("--target", "host") if command == "bench" else ())], words, desk, capfd)

@@ -3,7 +3,6 @@
 import json
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
@@ -36,10 +35,8 @@ def test_help_imports_no_framework():
         "import sys; from toolchain import cli; cli.run(['export', '--help']); "
         "print([m for m in ('numpy', 'torch', 'tensorflow', 'onnx', 'jinja2') if m in sys.modules], file=sys.stderr)"
     )
-    begin = time.monotonic()
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stderr.strip() == "[]"
-    assert time.monotonic() - begin < 5  # under a second when the machine is free
 
 
 def test_version(capsys):

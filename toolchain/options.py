@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,7 +52,7 @@ def make_options(**fields: Any) -> Options:
     if fields.get("min_sqnr") is not None:
         _check_min_sqnr(fields)
     for flag in ("max_ram", "max_flash", "max_stack", "max_accuracy_drop", "min_sqnr"):
-        if fields.get(flag) is not None and fields[flag] < 0:
+        if fields.get(flag) is not None and not 0 <= fields[flag] < math.inf:
             raise InputError(f"{flag}: found {fields[flag]}, expected 0 or more")
     fields["calibration_method"] = _enum(CalibrationMethod, fields["calibration_method"], "calibration_method")
     fields["rounding"] = _enum(Rounding, fields["rounding"], "rounding")

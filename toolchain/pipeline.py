@@ -169,7 +169,13 @@ def quantized(
     """The graph with integer tensors when they are asked for; a model that is quantized keeps its own numbers."""
     if is_quantized(graph):
         ends = passes.integer_ends(graph, DType(options.io)) if options.io in {"int8", "int16"} else graph
+        check_ends(ends, options)
         return ends, quantize.inherited(ends, passes.float_layers(ends))
+    if options.quantize == "float32" and options.io in {"int8", "int16"}:
+        raise InputError(
+            f"io: found {options.io}, but nothing is quantized: {options.name} is a float model and quantize is "
+            "float32; pass --quantize int8 or int16x8, or leave --io out"
+        )
     if options.quantize == "float32":
         return graph, None
     if graph.states:
@@ -190,6 +196,17 @@ def quantized(
         return made, report
     mismatches = quantize.scale_mismatch(graph, batch, samples.feeds(graph, data.evaluation))
     return made, dataclasses.replace(report, warnings=(*report.warnings, *mismatches))
+
+
+def check_ends(graph: Graph, options: Options) -> None:
+    """Raise InputError where a quantized model's inputs or outputs are signed integers of another type than `io`."""
+    for name in (*graph.inputs, *graph.outputs):
+        dtype = graph.tensors[name].type.dtype
+        if options.io is not None and dtype in {DType.INT8, DType.INT16} and dtype is not DType(options.io):
+            raise InputError(
+                f"io: found {options.io}, but {graph.port(name).name} of {options.name} is {dtype.value} in the model; "
+                "leave --io out"
+            )
 
 
 def accuracy_goal(model: Any, graph: Graph, options: Options, evaluation: Samples | None) -> quantize.Goal | None:
@@ -263,6 +280,9 @@ def read_export(folder: str | Path) -> tuple[Path, Graph, Program]:
     """The graph an export archived, and the program it lowers to."""
     path = Path(folder)
     document = facts.read_manifest(path)
+    for file in document["files"]:
+        if not (path / file).is_file():
+            raise InputError(f"{path / file}: not there, though the manifest lists it; export the model again")
     graph = archive.load_graph(path / archive.FILE)
     return path, graph, plan.plan(lower.lower(graph, facts.options_from(document["options"])))
 

@@ -51,6 +51,8 @@ def _array(value: Any, role: str) -> Array:
 
 
 def _read_file(path: Path, role: str) -> dict[str, Array]:
+    if path.is_dir():
+        raise InputError(f"{path}: is a folder; expected a .npz or .npy file for {role}")
     if not path.is_file():
         raise InputError(f"{path}: not there; expected a .npz or .npy file for {role}")
     if path.stat().st_size == 0:

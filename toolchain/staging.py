@@ -2,29 +2,38 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from toolchain.errors import InputError
 from toolchain.report import facts
 
+UNWRITABLE = frozenset([errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.ENAMETOOLONG])
+"""Errors of a disk that takes no more, or not this name."""
+
 
 def writable_folder(out: Path) -> Path:
-    """`out` when an export may go there: new, empty, or written by inlay before."""
+    """`out` when an export may go there: new, empty, or written by inlay before. Raises InputError otherwise."""
+    try:
+        _check_free(out)
+    except OSError as error:
+        raise InputError(f"{out}: cannot be a folder ({error.strerror}); choose another one as --out") from None
+    return out
+
+
+def _check_free(out: Path) -> None:
     if out.is_dir():
         if any(out.iterdir()) and not is_export(out):
             raise InputError(f"{out}: is not empty and inlay did not write it; choose a new folder as --out")
     elif out.exists() or out.is_symlink():
         raise InputError(f"{out}: is a file, expected a folder for --out")
-    for parent in out.absolute().parents:
-        if parent.exists():
-            if not parent.is_dir():
-                raise InputError(f"{out}: {parent.name} is a file, expected a folder")
-            break
-    return out
+    above = next(parent for parent in out.absolute().parents if parent.exists())
+    if not above.is_dir():
+        raise InputError(f"{out}: {above.name} is a file, expected a folder")
 
 
 def is_export(folder: Path) -> bool:
@@ -52,6 +61,10 @@ def staging(out: Path) -> Iterator[Path]:
             parent.rmdir()
         if isinstance(error, PermissionError):
             raise InputError(f"{out}: no permission to write there; choose another folder as --out") from None
+        if isinstance(error, OSError) and error.errno in UNWRITABLE:
+            raise InputError(
+                f"{out}: cannot be written ({error.strerror}); make room or choose another --out"
+            ) from None
         raise
 
 
@@ -61,6 +74,9 @@ def _make_parents(out: Path) -> list[Path]:
     try:
         out.absolute().parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
+        for parent in missing:
+            with suppress(OSError):
+                parent.rmdir()
         raise InputError(f"{out}: cannot be made ({error.strerror}); choose another folder as --out") from None
     return missing
 

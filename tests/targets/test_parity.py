@@ -26,14 +26,14 @@ def test_integers_are_equal_to_the_bit(mlp_int8, needs, name):
 @pytest.mark.parametrize("name", ["cortex-m0", "cortex-m4", "cortex-m55", "rv32imc"])
 def test_floats_are_near(mlp, needs, name):
     rows = pipeline.verify_folder(mlp.out, target=needs(name))["parity"]
-    assert all(row["passed"] for row in rows)
+    assert {row["passed"] for row in rows} == {True}
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", EMULATED)
 def test_a_convolutional_network(digits, needs, name):
     document = pipeline.verify_folder(digits.out, target=needs(name))
-    assert all(row["differing"] == 0 for row in document["parity"])
+    assert {row["differing"] for row in document["parity"]} == {0}
 
 
 def test_single_rounding(needs, tmp_path, rng):
@@ -60,7 +60,7 @@ def test_a_difference_names_core_and_output(mlp_int8, needs, tmp_path):
     text = header.read_text()
     rows = re.compile(r"^( {4} *)(-?)(?=\d+,)", re.MULTILINE)
     header.write_text(rows.sub(lambda found: found[1] + ("" if found[2] else "-"), text))
-    with pytest.raises(CheckFailedError, match=r"mlp\.c on cortex-m4: \w+ differs from numpy"):
+    with pytest.raises(CheckFailedError, match=r"mlp\.c on cortex-m4: \w+ differs from (numpy|host)"):
         pipeline.verify_folder(copy, target="cortex-m4")
 
 

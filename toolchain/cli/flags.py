@@ -225,10 +225,12 @@ WeightType = Annotated[
 
 def parse_shapes(texts: list[str] | None) -> dict[str, tuple[int, ...]]:
     """[NAME=]1,3,32,32 as {name: dimensions}; no name is the single input's."""
-    shapes = {}
+    shapes: dict[str, tuple[int, ...]] = {}
     for text in texts or ():
         name, _, dims = text.rpartition("=")
         if not re.fullmatch(r"\d+(,\d+)*", dims):
             raise InputError(f"--input-shape: found {text!r}, expected [NAME=]1,3,32,32")
+        if name in shapes:
+            raise InputError(f"--input-shape: found {name or 'the input'} twice, expected one shape for each input")
         shapes[name] = tuple(int(dim) for dim in dims.split(","))
     return shapes

@@ -52,7 +52,11 @@ def framework(model: Any) -> str:
 
 def check_path(path: Path) -> Path:
     """Return the path of a model that is there and not empty. Raises InputError otherwise."""
-    if not path.exists():
+    try:
+        there = path.exists()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}), expected a model ({ACCEPTED})") from None
+    if not there:
         raise InputError(f"{path}: no such file, expected a model ({ACCEPTED})")
     if path.is_dir():
         if not (path / "saved_model.pb").is_file():

@@ -76,13 +76,16 @@ def manifest(
 
 
 def options_from(document: Mapping[str, Any]) -> Options:
-    """The inverse of what `manifest` stores as options."""
+    """The inverse of what `manifest` stores as options. Raises InputError for others."""
     known = {field.name for field in dataclasses.fields(Options)}
-    fields = {key: value for key, value in document.items() if key in known}
-    fields["calibration_method"] = CalibrationMethod(fields["calibration_method"])
-    fields["rounding"] = Rounding(fields["rounding"])
-    fields["input_shape"] = tuple((name, tuple(dims)) for name, dims in fields["input_shape"])
-    return Options(**fields)
+    try:
+        fields = {key: value for key, value in document.items() if key in known}
+        fields["calibration_method"] = CalibrationMethod(fields["calibration_method"])
+        fields["rounding"] = Rounding(fields["rounding"])
+        fields["input_shape"] = tuple((name, tuple(dims)) for name, dims in fields["input_shape"])
+        return Options(**fields)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise InputError(f"{FILE}: its options are not what inlay writes ({error}); export the model again") from None
 
 
 def end(graph: Graph, name: str) -> dict[str, Any]:

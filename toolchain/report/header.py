@@ -15,12 +15,19 @@ C_TYPES = {"f": "float", "b": "uint8_t"}
 
 
 def write(path: Path, weights: Mapping[str, Array], quantize: str) -> None:
-    """Write the header; int8 is symmetric with one scale per tensor, of floating-point weights only."""
-    if path.is_dir():
-        raise InputError(f"{path}: is a folder, expected a file name such as weights.h")
-    if not path.absolute().parent.is_dir():
-        raise InputError(f"{path}: the folder {path.parent} is not there")
-    path.write_text(text(path.name, weights, quantize))
+    """Write the header; int8 is symmetric with one scale per tensor, of floating-point weights only.
+
+    Raises InputError for a path that cannot be written, and for weights that are not finite.
+    """
+    content = text(path.name, weights, quantize)
+    try:
+        if path.is_dir():
+            raise InputError(f"{path}: is a folder, expected a file name such as weights.h")
+        if not path.absolute().parent.is_dir():
+            raise InputError(f"{path}: the folder {path.parent} is not there")
+        path.write_text(content)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error.strerror}); choose another file") from None
 
 
 def text(file_name: str, weights: Mapping[str, Array], quantize: str) -> str:

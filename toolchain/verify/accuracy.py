@@ -29,8 +29,11 @@ class Accuracy:
         return self.model - self.c
 
 
-def class_labels(labels: Array | None, samples: int, source: str) -> Array:
-    """Labels as integers, one-hot rows resolved. Raises InputError when they are missing or not classes."""
+def class_labels(labels: Array | None, samples: int, scores: int, source: str) -> Array:
+    """Labels as integers, one-hot rows resolved. Raises InputError when they are missing or not classes.
+
+    `scores`: how many the model gives for each label; one alone is the probability of class 1.
+    """
     if labels is None:
         raise InputError(f"{source}: found no labels, expected an array named y")
     if len(labels) != samples:
@@ -39,7 +42,11 @@ def class_labels(labels: Array | None, samples: int, source: str) -> Array:
         return np.asarray(labels.argmax(axis=1))
     if not np.array_equal(labels, np.round(labels)):
         raise InputError(f"{source}: found labels that are not whole numbers, expected class indices in y")
-    return labels.reshape(-1).astype(np.int64)
+    found, last = labels.reshape(-1).astype(np.int64), max(scores, 2) - 1
+    if found.size and not 0 <= found.min() <= found.max() <= last:
+        text = f"found labels from {found.min()} to {found.max()}, expected class indices from 0 to {last} in y"
+        raise InputError(f"{source}: {text}")
+    return found
 
 
 def percent_right(scores: Array, labels: Array, source: str) -> float:

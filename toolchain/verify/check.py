@@ -13,7 +13,7 @@ import numpy as np
 
 from toolchain import interpret, samples
 from toolchain.config import Rounding
-from toolchain.errors import InlayError
+from toolchain.errors import InlayError, InputError
 from toolchain.ir.graph import Graph, Node
 from toolchain.ir.types import Array
 from toolchain.lower.program import Program
@@ -182,7 +182,10 @@ def labelled(graph: Graph, evaluation: Samples) -> tuple[Feeds, Array]:
     count = len(next(iter(batch.values())))
     marks = samples.labels(evaluation)
     rows = len(marks) if marks is not None and marks.ndim and len(marks) % count == 0 else count
-    return batch, class_labels(marks, rows, evaluation.source)
+    scores, left = divmod(count * graph.tensors[graph.outputs[0]].type.elements, rows)
+    if left:
+        raise InputError(f"{evaluation.source}: found {rows} labels for {count} samples, expected one for each score")
+    return batch, class_labels(marks, rows, scores, evaluation.source)
 
 
 def accuracy(subject: Subject, compiled: CompiledModel, evaluation: Samples) -> Accuracy:

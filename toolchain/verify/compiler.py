@@ -19,7 +19,11 @@ ARM_FLAGS = ("-mcpu=cortex-m4", "-mthumb", "-mfloat-abi=hard", "-mfpu=fpv4-sp-d1
 
 def find_compiler(cc: str | None = None) -> tuple[str, ...]:
     """The command of the C compiler: `cc`, else $CC, else gcc. Raises InputError when there is none."""
-    command = tuple(shlex.split(cc or os.environ.get("CC") or "gcc"))
+    given = cc or os.environ.get("CC") or "gcc"
+    try:
+        command = tuple(shlex.split(given))
+    except ValueError as error:
+        raise InputError(f"C compiler: found {given!r} ({error}), expected a command; mend --cc or $CC") from None
     if not command or shutil.which(command[0]) is None:
         found = command[0] if command else "an empty command"
         raise InputError(
