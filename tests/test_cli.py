@@ -142,7 +142,9 @@ def test_ops(capsys):
     document = json.loads(out)
     assert {"Conv", "Dense", "Softmax"} <= {row["operator"] for row in document["operators"]}
     assert "Gemm" in document["importers"]["onnx"]
-    assert "MaxPool" in run(capsys, "ops")[1]
+    table = run(capsys, "ops")[1]
+    assert "MaxPool" in table
+    assert "x[start:stop:step] on every axis" in table
 
 
 def test_shapes():

@@ -52,8 +52,8 @@ def make_options(**fields: Any) -> Options:
     if fields.get("min_sqnr") is not None:
         _check_min_sqnr(fields)
     for flag in ("max_ram", "max_flash", "max_stack", "max_accuracy_drop", "min_sqnr"):
-        if fields.get(flag) is not None and not 0 <= fields[flag] < math.inf:
-            raise InputError(f"{flag}: found {fields[flag]}, expected 0 or more")
+        _check_number(flag, fields.get(flag), 0)
+    _check_number("vectors", fields.get("vectors"), 1, whole=True)
     fields["calibration_method"] = _enum(CalibrationMethod, fields["calibration_method"], "calibration_method")
     fields["rounding"] = _enum(Rounding, fields["rounding"], "rounding")
     fields["input_shape"] = _shapes(fields["input_shape"])
@@ -72,6 +72,12 @@ def _check_choice(flag: str, found: object, choices: tuple[object, ...]) -> None
         raise InputError(f"{flag}: found {found!r}, expected {' or '.join(str(c) for c in choices if c)}")
 
 
+def _check_number(flag: str, found: Any, least: int, *, whole: bool = False) -> None:
+    kinds = (int, np.integer) if whole else (int, float, np.number)
+    if found is not None and not (isinstance(found, kinds) and least <= found < math.inf):
+        raise InputError(f"{flag}: found {found}, expected {least} or more")
+
+
 def _enum(kind: type[Any], value: Any, flag: str) -> Any:
     try:
         return kind(value)
@@ -83,13 +89,17 @@ def _shapes(given: Any) -> tuple[tuple[str, tuple[int, ...]], ...]:
     """A mapping, one bare shape (for a single input), or pairs, as pairs of name and dimensions."""
     if not given:
         return ()
-    if isinstance(given, dict):
-        pairs = list(given.items())
-    elif all(isinstance(item, (int, np.integer)) for item in given):
-        pairs = [("", given)]
-    else:
-        pairs = list(given)
-    for name, dims in pairs:
-        if not dims or any(int(dim) < 1 for dim in dims):
-            raise InputError(f"input_shape: found {name or 'input'}={tuple(dims)}, expected dimensions of 1 or more")
-    return tuple((str(name), tuple(int(dim) for dim in dims)) for name, dims in pairs)
+    try:
+        if isinstance(given, dict):
+            pairs = list(given.items())
+        elif all(isinstance(item, (int, np.integer)) for item in given):
+            pairs = [("", given)]
+        else:
+            pairs = list(given)
+        shapes = tuple((str(name), tuple(int(dim) for dim in dims)) for name, dims in pairs)
+    except (TypeError, ValueError):
+        raise InputError(f"input_shape: found {given!r}, expected a tuple of dimensions or {{name: tuple}}") from None
+    for name, dims in shapes:
+        if not dims or min(dims) < 1:
+            raise InputError(f"input_shape: found {name or 'input'}={dims}, expected dimensions of 1 or more")
+    return shapes

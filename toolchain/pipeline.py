@@ -62,10 +62,18 @@ class Result:
         return CompiledModel(self.out, check.interface(self.graph, self.name))
 
     def run(self, x: Any) -> Any:
-        """Outputs of the C for samples in the framework's layout: an array, or {name: array} for several outputs.
+        """Return the outputs of the C, built by the host's compiler at the first call.
 
-        Floats are quantized for integer inputs; integer outputs come as the integers the C computes. The samples of
-        a model with states are the steps of one sequence, which begins with a reset.
+        Args:
+            x: Samples as `export` takes them: (samples, ...) in the framework's layout where the model has (1, ...).
+                Reals are quantized for integer inputs. Of a model with states they are the steps of one sequence,
+                which begins with a reset.
+
+        Returns:
+            (samples, ...) in the framework's layout, of the type the C has; {name: array} for several outputs.
+
+        Raises:
+            InputError: Samples that do not fit the model's inputs, or no C compiler.
         """
         found = self.compiled.run(samples.feeds(self.graph, samples.read_samples(x, "run")))
         outputs = {
@@ -98,8 +106,33 @@ def export(
 ) -> Result:
     """Turn `model` into C in the folder `out`, build it, compare it with its meaning, write the report.
 
-    Keyword arguments are the flags of `inlay export`, with arrays where it takes files. Raises InputError for
-    what the user can mend and CheckFailedError for parity, budgets and accuracy; then `out` is untouched.
+    Keyword arguments are the flags of `inlay export`. Samples are a path to a .npz or .npy, an array (a model of one
+    input), a tuple in the order of the inputs, or {input name: array}; arrays have the framework's shape with samples
+    along the first axis, of reals or of the integers the model takes.
+
+    Args:
+        model: A path, or a torch.nn.Module, torch.export.ExportedProgram, keras.Model, tf.Module or onnx.ModelProto.
+        out: A folder that is new, empty, or of an earlier export, which is then replaced as a whole.
+        name: Prefix of files, functions and macros, a C identifier; of the file's or the class's name when None.
+        calibration: Representative samples, needed by int8 and int16x8; the C is also compared on them.
+        eval: Samples with labels `y`: class indices, or one-hot rows. Accuracy is of the first output's largest score.
+        example_inputs: What a torch.nn.Module is traced with: a tuple of tensors.
+        input_shape: {input name: dimensions} where the model leaves them open; dimensions alone for a single input.
+        calibration_method: How ranges follow from samples: minmax, percentile, mse, entropy or auto.
+        rounding: How sums become output integers: tflm, litert or single.
+        quantize: float32, int8 or int16x8. A quantized model keeps its own integers.
+        cc: The host's C compiler; $CC, else gcc, when None.
+        sanitize: Build with the address and undefined-behaviour sanitizers.
+        progress: Called with a stage, how much of it is done, and how much there is (0: unknown).
+        **flags: The other fields of `toolchain.config.Options`: per_channel, io, max_ram, verify, ...
+
+    Returns:
+        What was written, and the compiled C as `run`.
+
+    Raises:
+        InputError: A file, an option or an array that cannot be used.
+        UnsupportedError: Layers without a C form, all of them in `problems`.
+        CheckFailedError: Parity, a limit or the accuracy does not hold. On any error `out` is as it was.
     """
     options = make_options(
         name=name or default_name(model),
@@ -109,6 +142,10 @@ def export(
         input_shape=input_shape,
         **flags,
     )
+    if options.max_accuracy_drop is not None and eval is None:
+        raise InputError(
+            "max_accuracy_drop: needs labelled samples; pass --eval FILE.npz (eval=... in Python) with the labels as y"
+        )
     target = writable_folder(Path(out))
     data = Data(_optional(calibration, "calibration"), _optional(eval, "eval"))
     return _export(model, target, options, data, Build(cc, sanitize), example_inputs, progress or _silent)

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from toolchain.errors import InputError
+from toolchain.fixedpoint import round_half_away
 from toolchain.ir.graph import Graph
 from toolchain.ir.types import Array, DType, QuantParams, TensorType
 
@@ -44,7 +45,10 @@ def read_samples(data: Any, role: str) -> Samples:
 def _array(value: Any, role: str) -> Array:
     if hasattr(value, "detach"):
         value = value.detach().cpu()
-    array = np.asarray(value)
+    try:
+        array = np.asarray(value)
+    except ValueError as error:
+        raise InputError(f"{role}: not one array ({error}), expected samples of one shape") from None
     if array.dtype.kind not in "fiub":
         raise InputError(f"{role}: found an array of {array.dtype}, expected numbers")
     return array
@@ -157,8 +161,7 @@ def quantize_array(array: Array, dtype: DType, quant: QuantParams) -> Array:
     """Reals to integers, half away from zero, saturating."""
     scaled = np.asarray(array, np.float64) / quant.scale[0]
     low, high = dtype.limits
-    rounded = np.trunc(scaled + np.copysign(0.5, scaled)) + quant.zero_point
-    return np.asarray(np.clip(rounded, low, high), dtype.numpy)
+    return np.asarray(np.clip(round_half_away(scaled) + quant.zero_point, low, high), dtype.numpy)
 
 
 def dequantize_array(array: Array, kind: TensorType) -> Array:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from tests.cases import Row
     from toolchain.lower import Program, Step
 
-ROUNDS = 4
+ROUNDS = 8
 """Sets of random inputs: what one of them shows to be overwritten is."""
 MAIN = r"""
 typedef void (*runner)(unsigned char **x, void *y);

@@ -12,6 +12,7 @@ from toolchain.config import Options, Rounding
 from toolchain.ir.graph import Graph, Node, Tensor
 from toolchain.ir.types import Array, DType, QuantParams, TensorType
 from toolchain.lower import lower
+from toolchain.ops.binary import Binary
 from toolchain.ops.conv import Conv
 from toolchain.ops.dense import Dense
 from toolchain.plan import plan
@@ -135,6 +136,26 @@ def program_of(layers: Sequence[Layer], rounding: Rounding) -> tuple[Graph, Prog
     ends = [tuple(f"{end}{i}" for i in range(len(layers))) for end in "xy"]
     graph = Graph(tuple(nodes), tensors, *ends)
     return graph, plan(lower(graph, Options(name="m", rounding=rounding)))
+
+
+def pairwise(
+    number: int, kind: str, shapes: Sequence[tuple[int, ...]], rng: np.random.Generator
+) -> tuple[Node, list[Tensor]]:
+    """A sum or product of two int8 tensors, each with a scale and zero point of its own."""
+    quants = [QuantParams((float(rng.uniform(0.01, 0.05)),), int(rng.integers(-128, 128))) for _ in range(3)]
+    names = [f"l{number}_{name}" for name in "aby"]
+    types = [TensorType(s, DType.INT8, q) for s, q in zip((*shapes, shapes[0]), quants, strict=True)]
+    tensors = [Tensor(n, t) for n, t in zip(names, types, strict=True)]
+    clamp = (0.0, float("inf")) if rng.integers(2) else None
+    return Node(Binary(kind, clamp), tuple(names[:2]), (names[2],), f"l{number}"), tensors
+
+
+def graph_of(layers: Sequence[tuple[Node, list[Tensor]]]) -> Graph:
+    """All layers in one graph, each with an input and an output of its own."""
+    tensors = {tensor.name: tensor for _, each in layers for tensor in each}
+    inputs = [name for node, _ in layers for name in node.inputs if tensors[name].data is None]
+    outputs = [name for node, _ in layers for name in node.outputs]
+    return Graph(tuple(node for node, _ in layers), tensors, tuple(inputs), tuple(outputs))
 
 
 def feeds_for(graph: Graph, samples: int, rng: np.random.Generator) -> dict[str, Array]:

@@ -12,11 +12,13 @@ import pytest
 
 from tests.targets import layers
 from toolchain import emit
-from toolchain.config import Rounding
+from toolchain.config import Options, Rounding
 from toolchain.emit import Vectors
 from toolchain.ir.types import QuantParams
+from toolchain.lower import lower
 from toolchain.ops.base import Body
 from toolchain.ops.dense import Dense
+from toolchain.plan import plan
 from toolchain.targets.cores import TARGETS
 from toolchain.targets.emulator import run_image
 from toolchain.targets.image import Build, build_image
@@ -93,6 +95,17 @@ def test_the_largest_sums_are_right(core, tmp_path):
     expected = layers.run_numpy(graph, feeds, Rounding.TFLM)["y0"]
     assert np.ptp(expected.astype(int)) > 100
     np.testing.assert_array_equal(layers.run_core(graph, program, feeds, *core, tmp_path)["y0"], expected)
+
+
+def test_products(core, tmp_path):
+    rng = np.random.default_rng(3)
+    shapes = [[(1, 7)] * 2, [(1, 40)] * 2, [(5, 6), (6,)], [(3, 16), (16,)], [(9, 2), (2,)]]
+    graph = layers.graph_of([layers.pairwise(i, "mul", each, rng) for i, each in enumerate(shapes)])
+    program = plan(lower(graph, Options(name="m")))
+    feeds = layers.feeds_for(graph, SAMPLES, rng)
+    found = layers.run_core(graph, program, feeds, *core, tmp_path)
+    for name, expected in layers.run_numpy(graph, feeds, Rounding.TFLM).items():
+        np.testing.assert_array_equal(found[name], expected)
 
 
 def test_most_of_them_have_a_body_for_dsp(many):

@@ -10,10 +10,11 @@ import pytest
 from tests.flags import STRICT
 from tests.ops.probe import inputs_of, main_of, probes, program_of, verdicts
 from tests.ops.test_overlap import every_row
+from tests.targets.layers import graph_of, pairwise
 from toolchain import emit, interpret
 from toolchain.config import Options, Rounding
 from toolchain.emit.environment import environment
-from toolchain.ir.graph import Graph, Node, Tensor
+from toolchain.ir.graph import Node, Tensor
 from toolchain.ir.types import DType, QuantParams, TensorType
 from toolchain.lower import lower
 from toolchain.ops.binary import Binary
@@ -54,22 +55,6 @@ def layer(number, op, x, weight, rng, *, scale=None, channels=True, clamp=False)
     y = Tensor(f"{name}_y", TensorType(shape.shape, DType.INT8, QuantParams((y_scale,), zeros[1])))
     tensors = [Tensor(f"{name}_x", kind), *constants, y]
     return Node(op, tuple(t.name for t in tensors[:3]), (y.name,), name), tensors
-
-
-def addition(number, elements, rng):
-    """A sum of two int8 tensors, each with a scale and zero point of its own."""
-    quants = [QuantParams((float(rng.uniform(0.01, 0.05)),), int(rng.integers(-128, 128))) for _ in range(3)]
-    names = [f"l{number}_{name}" for name in "aby"]
-    tensors = [Tensor(n, TensorType((1, elements), DType.INT8, q)) for n, q in zip(names, quants, strict=True)]
-    clamp = (0.0, float("inf")) if rng.integers(2) else None
-    return Node(Binary("add", clamp), tuple(names[:2]), (names[2],), f"l{number}"), tensors
-
-
-def graph_of(layers):
-    tensors = {tensor.name: tensor for _, each in layers for tensor in each}
-    inputs = [name for node, _ in layers for name in node.inputs if tensors[name].data is None]
-    outputs = [name for node, _ in layers for name in node.outputs]
-    return Graph(tuple(node for node, _ in layers), tensors, tuple(inputs), tuple(outputs))
 
 
 CONVOLUTIONS = [
@@ -128,7 +113,9 @@ def layers_with_weights(rng):
         found.append(convolution(len(found), (*case, channels, channels), rng, **how))
     found.append(convolution(len(found), (*DEPTHWISE[1], 17, 17), rng, scale=0.0002))
     for elements in [1, 2, 3, 4, 5, 63, 64, 200, 1001]:
-        found.append(addition(len(found), elements, rng))
+        found.append(pairwise(len(found), "add", [(1, elements)] * 2, rng))
+        found.append(pairwise(len(found), "mul", [(1, elements)] * 2, rng))
+    found.append(pairwise(len(found), "mul", [(7, 6), (6,)], rng))
     found.append(convolution(len(found), CONVOLUTIONS[3], rng, scale=0.0005))
     found.append(convolution(len(found), CONVOLUTIONS[7], rng, scale=0.0003, clamp=True))
     found.append(convolution(len(found), CONVOLUTIONS[4], rng, scale=3e5))

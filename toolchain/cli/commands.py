@@ -13,6 +13,8 @@ from toolchain.errors import InputError
 app = typer.Typer(
     name="inlay",
     help="Turns a trained neural network into readable, verified C for microcontrollers.",
+    epilog="Begin with inlay inspect MODEL, then inlay export MODEL --out DIR. Exit status: 0 done, 1 a check failed "
+    "(parity, a limit, accuracy), 2 the input is wrong.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -63,8 +65,6 @@ def export(
     """Turn MODEL into C, build it, compare it with the model, write the report."""
     given = dict(locals())  # the flags are the keyword arguments of toolchain.export
     del given["as_json"]
-    if max_accuracy_drop is not None and eval is None:
-        raise InputError("--max-accuracy-drop: needs labelled samples; pass --eval FILE.npz with the labels as y")
     with show.progress(quiet=as_json) as progress:
         from toolchain import pipeline
 
@@ -84,7 +84,7 @@ def verify(
     target: flags.VerifyTarget = None,
     as_json: flags.Json = False,
 ) -> None:
-    """Rebuild what export wrote and compare it again."""
+    """Build what export wrote anew and compare it again, here or on an emulated core."""
     from toolchain import pipeline
 
     parity = pipeline.verify_folder(folder, data=data, cc=cc, sanitize=sanitize, target=target)
@@ -106,7 +106,7 @@ def inspect(
     input_layout: flags.Layout = "nhwc",
     as_json: flags.Json = False,
 ) -> None:
-    """Layers, shapes, MACs, parameters, and everything that is unsupported."""
+    """Show layers, shapes, MACs and parameters of MODEL, or every layer that is unsupported."""
     from toolchain import options, passes, pipeline
     from toolchain.report import facts
 
@@ -140,12 +140,12 @@ def inspect(
 
 @app.command()
 def weights(
-    model: flags.Model,
+    model: flags.WeightsModel,
     output: flags.Header = None,
     quantize: flags.WeightType = "float32",
     as_json: flags.Json = False,
 ) -> None:
-    """Only the weights: framework names, shapes, C header arrays."""
+    """List the weights of MODEL by the framework's names, and write them as a C header."""
     from toolchain.report import header
 
     if quantize not in {"float32", "int8"}:
@@ -175,7 +175,7 @@ def bench(
     portable: flags.Portable = False,
     as_json: flags.Json = False,
 ) -> None:
-    """Flash, RAM, stack and executed instructions on an emulated core."""
+    """Measure flash, RAM, stack and executed instructions of an export on an emulated core."""
     from toolchain import pipeline
 
     document = pipeline.bench_folder(folder, target, level=level, compare=compare, portable=portable)
@@ -190,7 +190,7 @@ def bench(
 
 @app.command()
 def ops(as_json: flags.Json = False) -> None:
-    """The operator table: which operators there are, with float and int8 forms, and what the importers read."""
+    """List the operators, their float and int8 forms, and the foreign operators that the importers read."""
     from toolchain.ops.base import FAMILIES, OPERATORS
 
     rows = [

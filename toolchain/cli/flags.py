@@ -18,6 +18,13 @@ CHECKS, BUILD = "Checks", "Build on this machine"
 Model = Annotated[
     str, typer.Argument(metavar="MODEL", help="A .onnx, .tflite, .keras, .h5, .pt2 file or a SavedModel folder.")
 ]
+WeightsModel = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODEL",
+        help="A .onnx, .tflite, .keras, .h5, .pt2 file, a SavedModel folder, or a state_dict (.pt, .pth).",
+    ),
+]
 Exported = Annotated[Path, typer.Argument(metavar="DIR", help="The folder that inlay export wrote.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
 

@@ -104,11 +104,11 @@ def shape(sizes: Any) -> str:
 
 
 def print_table(table: Table) -> None:
-    """As wide as the terminal, or 160 columns into a pipe."""
+    """As wide as the terminal, or 160 columns into a pipe; brackets in names are no markup."""
     from rich.console import Console
 
     piped = not sys.stdout.isatty()
-    Console(width=160 if piped else None).print(table)
+    Console(width=160 if piped else None, markup=False, emoji=False).print(table)
 
 
 def print_json(document: Any) -> None:

@@ -12,6 +12,7 @@ from toolchain.ir.types import Array, DType, TensorType
 from toolchain.ops.base import Bodies, Call, Field, Op, Operands, QuantRule, bodies, only_quant, operator
 from toolchain.ops.integer import leading_zeros, reciprocal
 from toolchain.ops.pairwise import Rescaling, broadcast_shape, pairwise, same_quant
+from toolchain.ops.product import with_bodies
 from toolchain.ops.weighted import weighted_sum
 
 if TYPE_CHECKING:
@@ -169,7 +170,8 @@ class Binary(Op):
         if self.coarse and a.quant:
             name += "_coarse"
         helpers = self._helpers(a)
-        return (pairwise(name, operands, variant, helpers, record, swap),)
+        call = pairwise(name, operands, variant, helpers, record, swap)
+        return (with_bodies(call) if self.kind == "mul" and a.quant and a.dtype is DType.INT8 else call,)
 
     def _weighted(
         self, name: str, operands: Operands, variant: tuple[tuple[str, Any], ...], record: dict[str, Field]

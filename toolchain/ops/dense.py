@@ -95,7 +95,7 @@ def _int8_call(
     kernel = linear_kernel(
         "dense",
         "dense",
-        variant | {"dsp": still is not None, "octets": octets, **helium.variant(spec)},
+        variant | {"dsp": still is not None, "octets": octets, **helium.variant(spec, mve=helium.requantizes(spec))},
         "products4_s8",
         dsp=(*rescaling(variant), *pairs.SUM_HELPERS) if octets else () if still is None else pairs.DENSE_HELPERS,
         mve=helium.dense_helpers(spec) if helium.requantizes(spec) else (),

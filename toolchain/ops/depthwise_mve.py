@@ -98,6 +98,7 @@ class Layout:
         return (
             max(self.taps) <= FARTHEST
             and len(self.taps) <= LANES
+            and max(self.y.inputs, self.y.outputs, self.x.inputs, self.x.length) < helium.WIDEST
             and not (self.lanes - self.lanes[:, :1] - self.lanes[0] + self.lanes[0, 0]).any()
         )
 
@@ -174,7 +175,7 @@ def with_body(call: Call, operands: Operands, spec: LinearSpec | None, axes: Seq
 
 def _facts(spec: LinearSpec, layout: Layout) -> dict[str, Any]:
     """What the template asks about."""
-    return {"at_once": layout.at_once, **helium.variant(spec)}
+    return {"at_once": layout.at_once, **helium.variant(spec, mve=True)}
 
 
 def _record_of(call: Call, body: Body) -> dict[str, Plain]:
@@ -206,7 +207,6 @@ def fields(spec: LinearSpec, layout: Layout, x: TensorType, y: TensorType) -> di
         "out_step_y": rows.out_step,
         "out_step_x": columns.out_step,
         "plane_x": columns.length,
-        "plane_bytes": scratch(layout),
         "left": min(left, columns.length),
         "first_x": first,
         "columns": max(min(columns.inputs - first, columns.length - left), 0),
@@ -214,9 +214,8 @@ def fields(spec: LinearSpec, layout: Layout, x: TensorType, y: TensorType) -> di
         "block_y": layout.block[0],
         "block_x": layout.block[1],
         "taps": gathered,
-        "outputs": tuple(y_ * rows.out_step + x_ * columns.out_step for y_, x_ in _outputs(layout.block)),
         "order": _order(layout),
-        "weights": len(layout.window) + 1,
+        "weights": len(layout.window),
     }
     if layout.at_once == 1:
         record["places"] = layout.places[1:]
@@ -227,23 +226,19 @@ def fields(spec: LinearSpec, layout: Layout, x: TensorType, y: TensorType) -> di
     return record | {"zero_x": spec.zero_x, "weight": Constant(_weights(spec, layout)), **helium.scaling_fields(spec)}
 
 
-def _outputs(block: tuple[int, int]) -> Iterator[tuple[int, ...]]:
-    return product(*(range(size) for size in block))
-
-
 def _order(layout: Layout) -> tuple[int, ...]:
-    """Which weight each lane has for the first output; the zero behind them where it has no tap."""
-    order = np.full(LANES, len(layout.window))
+    """Which weight each lane has for the first output, -1 where it has no tap."""
+    order = np.full(LANES, -1)
     order[layout.lanes[0]] = np.arange(len(layout.window))
     return tuple(order.tolist())
 
 
 def _weights(spec: LinearSpec, layout: Layout) -> Array:
-    """Int8 (channels, taps + 1): the weights in the plane's order and, for lanes that no tap has, a zero."""
+    """Int8 (channels, taps): the weights in the plane's order."""
     rows, columns = (layout.x, layout.y) if layout.swapped else (layout.y, layout.x)
     kernel = spec.weight.reshape(-1, rows.kernel, columns.kernel)
     taps = (kernel.swapaxes(1, 2) if layout.swapped else kernel).reshape(len(kernel), -1)
-    return np.pad(taps, ((0, 0), (0, 1)))
+    return np.ascontiguousarray(taps)
 
 
 def scratch(layout: Layout) -> int:

@@ -26,7 +26,7 @@ BAND_BYTES = 2048
 """Scratch for a band, unless the rows of one window take more, or the network leaves room."""
 LARGEST_BYTES = 4096
 """Scratch that is taken for one window's rows even where the network leaves no room."""
-HELPERS = ("clamp_s8", "saturated_s8", "four_bytes", "int16_pairs", "smlad", "taps_s8")
+HELPERS = ("clamp_s8", "saturated_s8", "four_bytes", "int16_pairs", "smlad", "scaled_sum", "taps_s8")
 LARGEST_PHASES = 2
 """Largest stride of which pairs of taps all have the same rest."""
 NAMES = ("in", "out", "kernel", "stride", "dilation", "pad")

@@ -15,6 +15,7 @@ from toolchain.config import Rounding
 from toolchain.ir.types import Array, DType
 from toolchain.ops.base import Constant, Plain
 from toolchain.ops.linear import LinearSpec
+from toolchain.ops.shifts import one_shift
 
 OUTPUTS = 4
 """Outputs that are computed together."""
@@ -22,7 +23,8 @@ INPUTS = 16
 """Inputs of one step."""
 HALF = 8
 """Inputs of a last step that has no more."""
-RESCALING = {"arrays": "requantize_mve", "tensor": "requantize_one_mve"}
+WIDEST = 1 << 15
+RESCALING = {"arrays": "requantize_mve", "words": "requantize_words_mve", "tensor": "requantize_one_mve"}
 """The helper of fully connected layers, by `scaling`."""
 
 
@@ -32,14 +34,24 @@ def requantizes(spec: LinearSpec) -> bool:
     return int8 and bool(((spec.shift < 0) | (spec.multiplier == 0)).all())
 
 
+def takes(spec: LinearSpec, geometry: Mapping[str, Any]) -> bool:
+    """Whether there is a body for a convolution: numbers along y are int16 in its record."""
+    return requantizes(spec) and all(geometry[name] < WIDEST for name in geometry if name.endswith("_y"))
+
+
 def scaling(spec: LinearSpec) -> str:
-    """How bodies take multipliers and shifts: `tensor`, numbers of the record, or `arrays`, beside the biases."""
-    return "arrays" if spec.per_channel else "tensor"
+    """How bodies take multipliers and shifts: `tensor`, numbers of the record, or beside the biases.
+
+    `words`, where multipliers tell shifts, or `arrays`.
+    """
+    if not spec.per_channel:
+        return "tensor"
+    return "arrays" if one_shift(spec) is None else "words"
 
 
-def variant(spec: LinearSpec) -> dict[str, Any]:
-    """What the templates of convolutions and fully connected layers ask about."""
-    return {"mve": requantizes(spec), "scaling": scaling(spec), "single": spec.rounding is Rounding.SINGLE}
+def variant(spec: LinearSpec, *, mve: bool) -> dict[str, Any]:
+    """What the templates of convolutions and fully connected layers ask about; `mve`: whether there is a body."""
+    return {"mve": mve, "scaling": scaling(spec), "single": spec.rounding is Rounding.SINGLE}
 
 
 def step_bytes(inputs: int) -> int:
@@ -60,9 +72,9 @@ def packed(rows: Array, least: int = HALF) -> Array:
 
 
 def scales(spec: LinearSpec, at_once: int) -> Array:
-    """Return int32 (outputs / at_once, 1 or 3, at_once): bias and, unless all are the same, multiplier and shift."""
+    """Return int32 (outputs / at_once, 1 to 3, at_once): bias and what of multiplier and shift outputs have apart."""
     bias = spec.folded_bias()
-    parts = (bias, spec.multiplier, _shift(spec)) if spec.per_channel else (bias,)
+    parts = (bias, spec.multiplier, _shift(spec))[: {"tensor": 1, "words": 2, "arrays": 3}[scaling(spec)]]
     table = np.pad(np.stack(parts).astype(np.int32), ((0, 0), (0, -bias.size % at_once)))
     return np.ascontiguousarray(table.reshape(len(table), -1, at_once).swapaxes(0, 1))
 
@@ -75,8 +87,11 @@ def _shift(spec: LinearSpec) -> Array:
 def scaling_fields(spec: LinearSpec, at_once: int = 1) -> dict[str, Plain]:
     """The fields by which outputs are made of sums, `at_once` of them; inputs have their zero point."""
     fields: dict[str, Plain] = {"scales": Constant(scales(spec, at_once))}
+    common = one_shift(spec)
     if not spec.per_channel:
         fields |= {"multiplier": int(spec.multiplier[0]), "shift": int(_shift(spec)[0])}
+    elif common is not None:
+        fields |= {"shift": common}
     return fields | {"zero_y": spec.zero_y, "low": spec.low, "high": spec.high}
 
 
@@ -90,36 +105,28 @@ def dense_record(spec: LinearSpec, rows: Array) -> dict[str, Plain]:
 
 def conv_record(spec: LinearSpec, rows: Array, geometry: Mapping[str, Any], *, pointwise: bool) -> dict[str, Plain]:
     """The fields of a convolution of weights (outputs, inputs) and sizes, strides, padding as other bodies have."""
-    weight, patch = packed(rows, INPUTS), patch_bytes(rows)
+    channels = geometry["in_channels"]
+    along_y = ("out_y", "in_y", "kernel_y", "stride_y", "pad_y", "dilation_y")
     return {
         "pixels": geometry["batch"] * geometry["out_y"] * geometry["out_x"],
-        **{name: geometry[name] for name in ("out_y", "out_x", "out_channels")},
-        "pointwise": pointwise,
+        **{name: geometry[name] for name in ("out_x", "out_channels", *along_y)},
         **_inner(geometry),
-        **_windows(geometry),
-        "patch": patch,
-        "zero_x": spec.zero_x,
-        "weights": weight.size,
-        "aside": _aside(len(rows)),
+        "in_row": geometry["in_x"] * channels,
+        "width": geometry["kernel_x"] * channels,
+        "step_x": geometry["stride_x"] * channels,
+        "pad_x": geometry["pad_x"] * channels,
+        "pointwise": pointwise,
         "negatives": spec.low < spec.zero_y,
-        "weight": Constant(weight),
+        "zero_x": spec.zero_x,
+        "weight": Constant(packed(rows, INPUTS)),
         **scaling_fields(spec, OUTPUTS),
     }
 
 
-def patch_bytes(rows: Array) -> int:
-    """Bytes of the inputs under a pixel, a whole step or more."""
-    return max(step_bytes(rows.shape[1]), INPUTS)
-
-
-def _aside(outputs: int) -> int:
-    """Bytes for the outputs of a pixel where they don't come in fours, which then are not written in their place."""
-    return -(-outputs // OUTPUTS) * OUTPUTS if outputs % OUTPUTS else 0
-
-
 def conv_scratch(rows: Array) -> int:
-    """Bytes of two pixels: their patches, and their outputs where those don't come in fours."""
-    return 2 * (patch_bytes(rows) + _aside(len(rows)))
+    """Bytes of two pixels: their patches, and their outputs where those don't come in fours and are put there first."""
+    fours = -(-len(rows) // OUTPUTS) * OUTPUTS
+    return 2 * (max(step_bytes(rows.shape[1]), INPUTS) + (fours if len(rows) % OUTPUTS else 0))
 
 
 def _inner(geometry: Mapping[str, Any]) -> dict[str, Plain]:
@@ -134,33 +141,11 @@ def _inner(geometry: Mapping[str, Any]) -> dict[str, Plain]:
     return fields
 
 
-def _windows(geometry: Mapping[str, Any]) -> dict[str, Plain]:
-    """Sizes of windows and steps between them, in bytes along x."""
-    channels, dilation = geometry["in_channels"], geometry["dilation_y"]
-    in_row, width = geometry["in_x"] * channels, geometry["kernel_x"] * channels
-    run = -(-width // INPUTS) * INPUTS
-    pad_x, stride_y = geometry["pad_x"] * channels, geometry["stride_y"]
-    return {
-        "in_y": geometry["in_y"],
-        "in_row": in_row,
-        "in_picture": geometry["in_y"] * in_row,
-        "kernel_y": geometry["kernel_y"],
-        "width": width,
-        "stride_y": stride_y,
-        "pad_y": geometry["pad_y"],
-        "dilation_y": dilation,
-        "pad_x": pad_x,
-        "step_y": stride_y * in_row,
-        "step_x": geometry["stride_x"] * channels,
-        "begin": geometry["pad_y"] * in_row + pad_x,
-        "behind": width - run,
-        "behind_x": dilation * in_row - run,
-    }
-
-
-CONV_HELPERS = ("copy_mve", "fill_mve", "copy_pair_mve", "pixels_mve")
+CONV_HELPERS = ("copy_mve", "fill_mve", "copy_pair_mve", "limit_mve", "pixels_mve")
 
 
 def dense_helpers(spec: LinearSpec) -> tuple[str, ...]:
     """What a fully connected layer calls."""
-    return ("copy_mve", "sums_4_mve", RESCALING[scaling(spec)], "clamp_mve")
+    how = scaling(spec)
+    inner = ("requantize_mve",) if how == "words" else ()
+    return ("copy_mve", "sums_4_mve", *inner, RESCALING[how], "clamp_mve")

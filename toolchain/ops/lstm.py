@@ -48,8 +48,9 @@ class LstmSpec:
 @operator("lstm")
 @dataclass(frozen=True, slots=True)
 class Lstm(Op):
-    """(x, input weight[4, cells, inputs], recurrent weight[4, cells, cells], bias[4, cells], h[n, cells], c[n, cells]).
+    """Long short-term memory over a sequence.
 
+    (x, input weight[4, cells, inputs], recurrent weight[4, cells, cells], bias[4, cells], h[n, cells], c[n, cells]).
     x is (n, steps, inputs), or (steps, n, inputs) if `time_major`; gives (y of all steps, the next h, the next c).
     On integers x, h and y are int8, c is int16 and the bias int32; `hidden_scale` and `hidden_zero` are the grid of
     the product of output gate and cell. `clip` limits the cell where it is positive.

@@ -64,7 +64,14 @@ def pairwise(
     layout = steps.layout
     if layout == "broadcast":
         helpers = (*helpers, "strided_offset")
-    full = (("weighted", False), ("type", x.dtype.c), ("y_type", y.dtype.c), ("layout", layout), *variant)
+    full = (
+        ("weighted", False),
+        ("product", False),
+        ("type", x.dtype.c),
+        ("y_type", y.dtype.c),
+        ("layout", layout),
+        *variant,
+    )
     suffix = {"same": "", "broadcast": "_nd"}.get(layout, f"_{layout}")
     kernel = Kernel("binary", "binary", f"{name}{suffix}_{x.dtype.short}", full, helpers)
     in_order = {"same": 2, "broadcast": 0}.get(layout, 1)

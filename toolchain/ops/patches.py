@@ -64,17 +64,18 @@ def _int8_call(
         mve = dsp = pairs.record(still, {**geometry, "zero_x": spec.zero_x, "pointwise": pointwise})
         overlap = common(*overlaps)
         scratch = max(scratch, _dsp_scratch(rows.shape[1], geometry))
-    if helium.requantizes(spec):
+    helium_takes = helium.takes(spec, geometry)
+    if helium_takes:
         mve = helium.conv_record(spec, rows, geometry, pointwise=pointwise)
         scratch = max(scratch, helium.conv_scratch(rows))
     kernel = linear_kernel(
         "conv",
         "conv",
-        variant | {"dsp": still is not None, **helium.variant(spec)},
+        variant | {"dsp": still is not None, **helium.variant(spec, mve=helium_takes)},
         "flip_run",
         "products_s8",
         dsp=() if still is None else pairs.CONV_HELPERS,
-        mve=helium.CONV_HELPERS if helium.requantizes(spec) else (),
+        mve=helium.CONV_HELPERS if helium_takes else (),
     )
     return Call(kernel, fields_of_bodies(portable, dsp, mve), scratch=scratch, overlaps=(overlap,))
 

@@ -27,8 +27,9 @@ def scale_product(*tensors: Tensor) -> np.float32:
 @operator("recurrent")
 @dataclass(frozen=True, slots=True)
 class Svdf(Op):
-    """(x[n, inputs], feature[filters, inputs], time[filters, memory], bias[units], state[n, filters * memory]).
+    """Filters over time of products with the input, summed over ranks: one step of a sequence.
 
+    (x[n, inputs], feature[filters, inputs], time[filters, memory], bias[units], state[n, filters * memory]).
     Each filter remembers its last `memory` products with the input; units are sums over `rank` filters and time.
     Gives (y[n, units], the next state). On integers x and y are int8, the state and `time` int16 without zero point.
     """

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from toolchain.errors import InputError
+from toolchain.fixedpoint import round_half_away
 from toolchain.ir.types import Array
 
 C_TYPES = {"f": "float", "b": "uint8_t"}
@@ -97,4 +98,4 @@ def symmetric_int8(values: Array) -> tuple[Array, float]:
     largest = float(np.abs(values).max(initial=0.0))
     scale = float(np.float32(largest / 127)) or 1.0
     scaled = values.astype(np.float64) / scale
-    return np.clip(np.trunc(scaled + np.copysign(0.5, scaled)), -127, 127).astype(np.int8), scale
+    return np.clip(round_half_away(scaled), -127, 127).astype(np.int8), scale

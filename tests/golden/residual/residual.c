@@ -657,19 +657,38 @@ static inline void copy_pair_mve(int8_t *to, int8_t *other_to, int32_t to_step, 
                    : "q0", "q1", "lr", "cc", "memory");
 }
 
-/* Two pixels: what their outputs take, in the order in which registers are loaded with it. */
+/* What the outputs of two pixels take, in the order in which registers are loaded with it. */
 struct pixels_mve {
     int8_t *y, *other_y;
     const int8_t *x;
     int32_t negatives; /* whether outputs below zero_y count */
     const int8_t *other_x;
-    const int32_t *scales;
+    const int32_t *at; /* in scales */
     const int8_t *weight_end;
     int32_t zero_y;
-    int32_t multiplier, shift; /* unless each output has its own */
+    int32_t shift, multiplier; /* unless each output has its own */
     const int8_t *weight;
     const int8_t *last_x; /* the last 8 inputs of x */
+    const int32_t *scales;
 };
+
+/* Limits `count` values to low .. high. */
+static inline void limit_mve(int8_t *y, int32_t count, int32_t low, int32_t high)
+{
+    __asm volatile("vdup.8 q1, %[low]\n\t"
+                   "vdup.8 q2, %[high]\n\t"
+                   "wlstp.8 lr, %[count], 2f\n"
+                   "1:\n\t"
+                   "vldrb.8 q0, [%[y]]\n\t"
+                   "vmax.s8 q0, q0, q1\n\t"
+                   "vmin.s8 q0, q0, q2\n\t"
+                   "vstrb.8 q0, [%[y]], #16\n\t"
+                   "letp lr, 1b\n"
+                   "2:"
+                   : [y] "+&r"(y)
+                   : [count] "r"(count), [low] "r"(low), [high] "r"(high)
+                   : "q0", "q1", "q2", "lr", "memory");
+}
 
 /* The maximum of each channel. */
 static inline void largest_bytes(const struct window_max *window, int32_t channels, int8_t *y)
@@ -692,32 +711,28 @@ static inline void largest_bytes(const struct window_max *window, int32_t channe
 Sizes and
  * steps along x are in bytes. */
 struct conv_channels_s8 {
-    int32_t pixels, out_y, out_x, out_channels;
-    int32_t pointwise;        /* whether a window is the pixel of the same place alone */
-    int32_t inner_y, inner_x; /* the first pixels of y whose windows are wholly inside */
-    int32_t outer_y, outer_x; /* the first ones behind those */
-    int32_t in_y, in_row, in_picture;
-    int32_t kernel_y, width; /* rows of a window, bytes of a row */
-    int32_t patch;           /* inputs of a window up to whole steps */
-    int32_t stride_y, pad_y, dilation_y;
-    int32_t pad_x;
-    int32_t step_y, step_x;   /* from a window to the next */
-    int32_t begin;            /* from the first window to the picture */
-    int32_t behind, behind_x; /* from whole steps of a window's row to the next, in patches, in x */
-    int32_t zero_x;
+    int32_t pixels, out_x, out_channels;
+    int32_t inner_x, outer_x; /* columns of y from .. to whose windows lie inside */
+    int32_t in_row, width;    /* of the picture, of a window */
+    int32_t step_x, pad_x;
+    int16_t out_y, in_y;
+    int16_t inner_y, outer_y;
+    int16_t kernel_y, stride_y, pad_y, dilation_y;
+    int8_t pointwise; /* whether a window is the pixel of the same place alone */
+    int8_t negatives; /* whether outputs below zero_y count */
+    int8_t zero_x;
     const int8_t *weight;  /* of four outputs: 16 inputs for each, the next 16, ..., maybe 8 */
-    int32_t weights;       /* bytes of all */
-    int32_t aside;         /* 0, or bytes of a pixel's outputs, which then go into scratch first */
-    int32_t negatives;     /* whether outputs below zero_y count */
-    const int32_t *scales; /* of four outputs: bias, multiplier, shift of each */
-    int32_t zero_y;
-    int32_t low, high;
+    const int32_t *scales; /* of four outputs: bias, multiplier of each */
+    int32_t shift;         /* less the last four bits of the multiplier */
+    int8_t zero_y, low, high;
 };
 
 /* A pixel of the output. */
 struct conv_channels_s8_place {
     const int8_t *picture;
     int32_t row, column;
+    int32_t patch;            /* inputs of a window up to whole steps */
+    int32_t behind, behind_x; /* from whole steps of a window's row to the next, in patches, in x */
 };
 
 /* What lies under a pixel that may be at the border. */
@@ -730,7 +745,7 @@ static void conv_channels_s8_patch(const struct conv_channels_s8 *layer,
     const int32_t right = layer->in_row - left;
     const int32_t run = (right < layer->width ? right : layer->width) - first;
 
-    fill_mve(patch, layer->zero_x, layer->patch);
+    fill_mve(patch, layer->zero_x, place->patch);
     for (int32_t tap = 0; tap < layer->kernel_y && run > 0; tap++) {
         const int32_t in_y = top + tap * layer->dilation_y;
         if (in_y >= 0 && in_y < layer->in_y) {
@@ -741,16 +756,17 @@ static void conv_channels_s8_patch(const struct conv_channels_s8 *layer,
 }
 
 /* Four outputs of both pixels at a time: sums, which want even registers and take all of them, then
- * what is scaled, limited and stored. */
-static inline void conv_channels_s8_outputs(struct pixels_mve *pixels, int32x4_t low,
-                                            int32x4_t high)
+ * what is scaled and stored. */
+static void conv_channels_s8_outputs(struct pixels_mve *pixels)
 {
     const void *weight = pixels;
 
     __asm volatile("mov r11, %[weight]\n\t"
                    "ldrd %[weight], r9, [r11, #40]\n\t"
                    "ldr r3, [r11, #8]\n\t"
-                   "ldrd r5, r6, [r11, #16]\n"
+                   "ldr r5, [r11, #16]\n\t"
+                   "ldr r6, [r11, #48]\n\t"
+                   "str r6, [r11, #20]\n"
                    "1:\n\t"
                    "ldm r6, {r8, r10, r12, lr}\n\t"
                    "ldm r6, {r0, r2, r4, r6}\n"
@@ -791,34 +807,35 @@ static inline void conv_channels_s8_outputs(struct pixels_mve *pixels, int32x4_t
                    "vmov q0[3], q0[1], r2, r6\n\t"
                    "vmov q1[2], q1[0], r8, r12\n\t"
                    "vmov q1[3], q1[1], r10, lr\n\t"
-                   "ldm r11, {r0, r2, r3, r4, r5, r6, r8, r10}\n\t"
+                   "ldm r11, {r0, r2, r3, r4, r5, r6, r8, r10, r12}\n\t"
                    "vldrw.32 q2, [r6, #16]\n\t"
                    "vqrdmulh.s32 q0, q0, q2\n\t"
                    "vqrdmulh.s32 q1, q1, q2\n\t"
                    "cbz r4, 4f\n\t"
-                   "vshr.s32 q2, q0, #31\n\t"
+                   "vshr.s32 q3, q0, #31\n\t"
+                   "vadd.i32 q0, q0, q3\n\t"
                    "vshr.s32 q3, q1, #31\n\t"
-                   "vadd.i32 q0, q0, q2\n\t"
                    "vadd.i32 q1, q1, q3\n"
                    "4:\n\t"
-                   "vldrw.32 q2, [r6, #32]\n\t"
-                   "add r6, r6, #48\n\t"
+                   "add r6, r6, #32\n\t"
+                   "vmvn q2, q2\n\t"
+                   "vbic.i32 q2, #0xf0\n\t"
+                   "vadd.i32 q2, q2, r12\n\t"
                    "vrshl.s32 q0, q0, q2\n\t"
                    "vrshl.s32 q1, q1, q2\n\t"
                    "vadd.i32 q0, q0, r10\n\t"
                    "vadd.i32 q1, q1, r10\n\t"
-                   "vmax.s32 q0, q0, %q[low]\n\t"
-                   "vmax.s32 q1, q1, %q[low]\n\t"
-                   "vmin.s32 q0, q0, %q[high]\n\t"
-                   "vmin.s32 q1, q1, %q[high]\n\t"
+                   "vqmovnb.s32 q0, q0\n\t"
+                   "vqmovnb.s32 q1, q1\n\t"
+                   "vqmovnb.s16 q0, q0\n\t"
+                   "vqmovnb.s16 q1, q1\n\t"
                    "vstrb.32 q0, [r0], #4\n\t"
                    "vstrb.32 q1, [r2], #4\n\t"
                    "stm r11, {r0, r2, r3, r4, r5, r6}\n\t"
                    "cmp %[weight], r8\n\t"
-                   "bne 1b\n\t"
-                   "str %[weight], [r11, #40]"
+                   "bne 1b"
                    : [weight] "+l"(weight)
-                   : [low] "w"(low), [high] "w"(high)
+                   :
                    : "r0", "r2", "r3", "r4", "r5", "r6", "r8", "r9", "r10", "r11", "r12", "lr",
                      "q0", "q1", "q2", "q3", "cc", "memory");
 }
@@ -833,29 +850,29 @@ static inline void conv_channels_s8_advance(const struct conv_channels_s8 *layer
     }
     if (place->row == layer->out_y) {
         place->row = 0;
-        place->picture += layer->in_picture;
+        place->picture += layer->in_y * layer->in_row;
     }
 }
 
 /* What lies under two pixels, or under one. */
 static inline void conv_channels_s8_patches(const struct conv_channels_s8 *layer,
-                                            struct conv_channels_s8_place *place, int32_t second,
+                                            struct conv_channels_s8_place *place, int32_t left,
                                             int8_t *patches)
 {
     const int32_t row = place->row, column = place->column, step = layer->step_x;
 
     if (row >= layer->inner_y && row < layer->outer_y && column >= layer->inner_x &&
         column + 1 < layer->outer_x) {
-        const int32_t start = row * layer->step_y + column * step - layer->begin;
-        const int8_t *inputs = place->picture + start;
-        copy_pair_mve(patches, patches + layer->patch, layer->behind, inputs, inputs + step,
-                      layer->behind_x, layer->width, layer->kernel_y);
+        const int32_t top = row * layer->stride_y - layer->pad_y;
+        const int8_t *inputs = place->picture + top * layer->in_row + column * step - layer->pad_x;
+        copy_pair_mve(patches, patches + place->patch, place->behind, inputs, inputs + step,
+                      place->behind_x, layer->width, layer->kernel_y);
         place->column++;
     } else {
         conv_channels_s8_patch(layer, place, patches);
-        if (second > 0) {
+        if (left > 1) {
             conv_channels_s8_advance(layer, place);
-            conv_channels_s8_patch(layer, place, patches + layer->patch);
+            conv_channels_s8_patch(layer, place, patches + place->patch);
         }
     }
     conv_channels_s8_advance(layer, place);
@@ -864,38 +881,48 @@ static inline void conv_channels_s8_patches(const struct conv_channels_s8 *layer
 static void conv_channels_s8(const struct conv_channels_s8 *layer, const int8_t *x, int8_t *y,
                              void *scratch)
 {
-    const int32x4_t low = vdupq_n_s32(layer->low), high = vdupq_n_s32(layer->high);
-    const int32_t patch = layer->patch, outputs = layer->out_channels;
-    int8_t *const patches = scratch;
-    int8_t *const aside = patches + 2 * patch;
-    struct conv_channels_s8_place place = {x, 0, 0};
+    const int32_t width = layer->width, inputs = layer->kernel_y * width;
+    const int32_t patch = inputs > 16 ? (inputs + 7) >> 3 << 3 : 16;
+    const int32_t outputs = layer->out_channels, fours = (outputs + 3) >> 2 << 2;
+    const int32_t run = (width + 15) >> 4 << 4, next = layer->dilation_y * layer->in_row;
+    struct conv_channels_s8_place place = {x, 0, 0, patch, width - run, next - run};
+    int8_t *const patches = scratch, *const aside = patches + 2 * patch;
+    int8_t *to = y;
+    int32_t step = fours;
     struct pixels_mve pixels;
 
     pixels.x = patches;
+    pixels.other_x = patches + patch;
     pixels.last_x = patches + patch - 8;
     pixels.negatives = layer->negatives;
     pixels.zero_y = layer->zero_y;
-    pixels.weight_end = layer->weight + layer->weights;
+    pixels.scales = layer->scales;
+    pixels.weight = layer->weight;
+    pixels.weight_end = layer->weight + fours * patch;
+    pixels.shift = layer->shift - 15; /* and the last bits of the multiplier's complement */
     for (int32_t left = layer->pixels; left > 0; left -= 2) {
-        const int32_t second = left > 1 ? 1 : 0;
+        if (left == 1) {
+            pixels.other_x = patches;
+            step = 0;
+        }
         if (layer->pointwise) {
-            copy_mve(patches, x, layer->width);
-            copy_mve(patches + patch, x + second * layer->width, layer->width);
-            x += 2 * layer->width;
+            copy_mve(patches, x, width);
+            copy_mve(patches + patch, left > 1 ? x + width : x, width);
+            x += 2 * width;
         } else {
-            conv_channels_s8_patches(layer, &place, second, patches);
+            conv_channels_s8_patches(layer, &place, left, patches);
         }
-        pixels.other_x = patches + second * patch;
-        pixels.scales = layer->scales;
-        pixels.weight = layer->weight;
-        pixels.y = layer->aside > 0 ? aside : y;
-        pixels.other_y = pixels.y + second * (layer->aside > 0 ? layer->aside : outputs);
-        conv_channels_s8_outputs(&pixels, low, high);
-        if (layer->aside > 0) {
-            copy_mve(y, aside, outputs);
-            copy_mve(y + second * outputs, aside + second * layer->aside, outputs);
+        pixels.y = fours > outputs ? aside : to;
+        pixels.other_y = pixels.y + step;
+        conv_channels_s8_outputs(&pixels);
+        if (fours > outputs) {
+            copy_mve(to, aside, outputs);
+            copy_mve(left > 1 ? to + outputs : to, aside + step, outputs);
         }
-        y += 2 * outputs;
+        to += 2 * outputs;
+    }
+    if (layer->low > -128 || layer->high < 127) {
+        limit_mve(y, layer->pixels * outputs, layer->low, layer->high);
     }
 }
 
@@ -1402,6 +1429,7 @@ static const struct conv_channels_s8 conv0 = {
     .pointwise = 0,
 #if KERNEL_MVE
     .weight = conv0_weight_mve,
+    .shift = -7,
     .zero_y = -128,
     .low = -128,
     .high = 127,
@@ -1422,16 +1450,8 @@ static const struct conv_channels_s8 conv0 = {
     .inner_x = 1,
     .outer_x = 5,
     .in_row = 18,
-    .in_picture = 108,
     .width = 9,
-    .step_y = 18,
     .step_x = 3,
-    .begin = 21,
-    .behind = -7,
-    .behind_x = 2,
-    .patch = 32,
-    .weights = 128,
-    .aside = 0,
     .negatives = 0,
     .scales = conv0_scales_mve,
 #elif KERNEL_DSP
@@ -1476,6 +1496,7 @@ static const struct conv_channels_s8 conv1 = {
     .pointwise = 0,
 #if KERNEL_MVE
     .weight = conv1_weight_mve,
+    .shift = -8,
     .zero_y = -36,
     .low = -128,
     .high = 127,
@@ -1496,16 +1517,8 @@ static const struct conv_channels_s8 conv1 = {
     .inner_x = 1,
     .outer_x = 5,
     .in_row = 24,
-    .in_picture = 144,
     .width = 12,
-    .step_y = 24,
     .step_x = 4,
-    .begin = 28,
-    .behind = -4,
-    .behind_x = 8,
-    .patch = 40,
-    .weights = 160,
-    .aside = 0,
     .negatives = 1,
     .scales = conv1_scales_mve,
 #elif KERNEL_DSP
@@ -1702,9 +1715,9 @@ static uint32_t weights_crc32(void)
 
 #if KERNEL_MVE
     crc = crc32_elements(crc, conv0_weight_mve, 128, 1);
-    crc = crc32_elements(crc, conv0_scales_mve, 12, 4);
+    crc = crc32_elements(crc, conv0_scales_mve, 8, 4);
     crc = crc32_elements(crc, conv1_weight_mve, 160, 1);
-    crc = crc32_elements(crc, conv1_scales_mve, 12, 4);
+    crc = crc32_elements(crc, conv1_scales_mve, 8, 4);
 #elif KERNEL_DSP
     crc = crc32_elements(crc, conv0_multiplier, 4, 4);
     crc = crc32_elements(crc, conv0_pairs_weight_dsp, 64, 2);

@@ -37,7 +37,7 @@
 #define RESIDUAL_ARENA_BYTES 508u
 #define RESIDUAL_ARENA_ALIGN 16u
 /* Read-only bytes of the weights. */
-#define RESIDUAL_WEIGHTS_BYTES 896u
+#define RESIDUAL_WEIGHTS_BYTES 864u
 
 /* x */
 #define RESIDUAL_INPUT0_ELEMENTS 108u

@@ -740,18 +740,19 @@ static inline void copy_pair_mve(int8_t *to, int8_t *other_to, int32_t to_step, 
                    : "q0", "q1", "lr", "cc", "memory");
 }
 
-/* Two pixels: what their outputs take, in the order in which registers are loaded with it. */
+/* What the outputs of two pixels take, in the order in which registers are loaded with it. */
 struct pixels_mve {
     int8_t *y, *other_y;
     const int8_t *x;
     int32_t negatives; /* whether outputs below zero_y count */
     const int8_t *other_x;
-    const int32_t *scales;
+    const int32_t *at; /* in scales */
     const int8_t *weight_end;
     int32_t zero_y;
-    int32_t multiplier, shift; /* unless each output has its own */
+    int32_t shift, multiplier; /* unless each output has its own */
     const int8_t *weight;
     const int8_t *last_x; /* the last 8 inputs of x */
+    const int32_t *scales;
 };
 
 /* Bias plus weight * x for four outputs, 16 inputs a step and maybe 8 behind them; goes on to the
@@ -1377,33 +1378,28 @@ static void quantize_s8(const struct quantize_s8 *layer, const float *x, int8_t 
 Sizes and
  * steps along x are in bytes. */
 struct conv_s8 {
-    int32_t pixels, out_y, out_x, out_channels;
-    int32_t pointwise;        /* whether a window is the pixel of the same place alone */
-    int32_t inner_y, inner_x; /* the first pixels of y whose windows are wholly inside */
-    int32_t outer_y, outer_x; /* the first ones behind those */
-    int32_t in_y, in_row, in_picture;
-    int32_t kernel_y, width; /* rows of a window, bytes of a row */
-    int32_t patch;           /* inputs of a window up to whole steps */
-    int32_t stride_y, pad_y, dilation_y;
-    int32_t pad_x;
-    int32_t step_y, step_x;   /* from a window to the next */
-    int32_t begin;            /* from the first window to the picture */
-    int32_t behind, behind_x; /* from whole steps of a window's row to the next, in patches, in x */
-    int32_t zero_x;
+    int32_t pixels, out_x, out_channels;
+    int32_t inner_x, outer_x; /* columns of y from .. to whose windows lie inside */
+    int32_t in_row, width;    /* of the picture, of a window */
+    int32_t step_x, pad_x;
+    int16_t out_y, in_y;
+    int16_t inner_y, outer_y;
+    int16_t kernel_y, stride_y, pad_y, dilation_y;
+    int8_t pointwise; /* whether a window is the pixel of the same place alone */
+    int8_t negatives; /* whether outputs below zero_y count */
+    int8_t zero_x;
     const int8_t *weight;  /* of four outputs: 16 inputs for each, the next 16, ..., maybe 8 */
-    int32_t weights;       /* bytes of all */
-    int32_t aside;         /* 0, or bytes of a pixel's outputs, which then go into scratch first */
-    int32_t negatives;     /* whether outputs below zero_y count */
     const int32_t *scales; /* of four outputs: bias of each */
     int32_t multiplier, shift;
-    int32_t zero_y;
-    int32_t low, high;
+    int8_t zero_y, low, high;
 };
 
 /* A pixel of the output. */
 struct conv_s8_place {
     const int8_t *picture;
     int32_t row, column;
+    int32_t patch;            /* inputs of a window up to whole steps */
+    int32_t behind, behind_x; /* from whole steps of a window's row to the next, in patches, in x */
 };
 
 /* What lies under a pixel that may be at the border. */
@@ -1416,7 +1412,7 @@ static void conv_s8_patch(const struct conv_s8 *layer, const struct conv_s8_plac
     const int32_t right = layer->in_row - left;
     const int32_t run = (right < layer->width ? right : layer->width) - first;
 
-    fill_mve(patch, layer->zero_x, layer->patch);
+    fill_mve(patch, layer->zero_x, place->patch);
     for (int32_t tap = 0; tap < layer->kernel_y && run > 0; tap++) {
         const int32_t in_y = top + tap * layer->dilation_y;
         if (in_y >= 0 && in_y < layer->in_y) {
@@ -1427,15 +1423,17 @@ static void conv_s8_patch(const struct conv_s8 *layer, const struct conv_s8_plac
 }
 
 /* Four outputs of both pixels at a time: sums, which want even registers and take all of them, then
- * what is scaled, limited and stored. */
-static inline void conv_s8_outputs(struct pixels_mve *pixels, int32x4_t low, int32x4_t high)
+ * what is scaled and stored. */
+static void conv_s8_outputs(struct pixels_mve *pixels)
 {
     const void *weight = pixels;
 
     __asm volatile("mov r11, %[weight]\n\t"
                    "ldrd %[weight], r9, [r11, #40]\n\t"
                    "ldr r3, [r11, #8]\n\t"
-                   "ldrd r5, r6, [r11, #16]\n"
+                   "ldr r5, [r11, #16]\n\t"
+                   "ldr r6, [r11, #48]\n\t"
+                   "str r6, [r11, #20]\n"
                    "1:\n\t"
                    "ldm r6, {r8, r10, r12, lr}\n\t"
                    "ldm r6, {r0, r2, r4, r6}\n"
@@ -1477,31 +1475,30 @@ static inline void conv_s8_outputs(struct pixels_mve *pixels, int32x4_t low, int
                    "vmov q1[2], q1[0], r8, r12\n\t"
                    "vmov q1[3], q1[1], r10, lr\n\t"
                    "ldm r11, {r0, r2, r3, r4, r5, r6, r8, r10, r12, lr}\n\t"
-                   "vqrdmulh.s32 q0, q0, r12\n\t"
-                   "vqrdmulh.s32 q1, q1, r12\n\t"
+                   "vqrdmulh.s32 q0, q0, lr\n\t"
+                   "vqrdmulh.s32 q1, q1, lr\n\t"
                    "cbz r4, 4f\n\t"
-                   "vshr.s32 q2, q0, #31\n\t"
+                   "vshr.s32 q3, q0, #31\n\t"
+                   "vadd.i32 q0, q0, q3\n\t"
                    "vshr.s32 q3, q1, #31\n\t"
-                   "vadd.i32 q0, q0, q2\n\t"
                    "vadd.i32 q1, q1, q3\n"
                    "4:\n\t"
                    "add r6, r6, #16\n\t"
-                   "vrshl.s32 q0, lr\n\t"
-                   "vrshl.s32 q1, lr\n\t"
+                   "vrshl.s32 q0, r12\n\t"
+                   "vrshl.s32 q1, r12\n\t"
                    "vadd.i32 q0, q0, r10\n\t"
                    "vadd.i32 q1, q1, r10\n\t"
-                   "vmax.s32 q0, q0, %q[low]\n\t"
-                   "vmax.s32 q1, q1, %q[low]\n\t"
-                   "vmin.s32 q0, q0, %q[high]\n\t"
-                   "vmin.s32 q1, q1, %q[high]\n\t"
+                   "vqmovnb.s32 q0, q0\n\t"
+                   "vqmovnb.s32 q1, q1\n\t"
+                   "vqmovnb.s16 q0, q0\n\t"
+                   "vqmovnb.s16 q1, q1\n\t"
                    "vstrb.32 q0, [r0], #4\n\t"
                    "vstrb.32 q1, [r2], #4\n\t"
                    "stm r11, {r0, r2, r3, r4, r5, r6}\n\t"
                    "cmp %[weight], r8\n\t"
-                   "bne 1b\n\t"
-                   "str %[weight], [r11, #40]"
+                   "bne 1b"
                    : [weight] "+l"(weight)
-                   : [low] "w"(low), [high] "w"(high)
+                   :
                    : "r0", "r2", "r3", "r4", "r5", "r6", "r8", "r9", "r10", "r11", "r12", "lr",
                      "q0", "q1", "q2", "q3", "cc", "memory");
 }
@@ -1515,28 +1512,28 @@ static inline void conv_s8_advance(const struct conv_s8 *layer, struct conv_s8_p
     }
     if (place->row == layer->out_y) {
         place->row = 0;
-        place->picture += layer->in_picture;
+        place->picture += layer->in_y * layer->in_row;
     }
 }
 
 /* What lies under two pixels, or under one. */
 static inline void conv_s8_patches(const struct conv_s8 *layer, struct conv_s8_place *place,
-                                   int32_t second, int8_t *patches)
+                                   int32_t left, int8_t *patches)
 {
     const int32_t row = place->row, column = place->column, step = layer->step_x;
 
     if (row >= layer->inner_y && row < layer->outer_y && column >= layer->inner_x &&
         column + 1 < layer->outer_x) {
-        const int32_t start = row * layer->step_y + column * step - layer->begin;
-        const int8_t *inputs = place->picture + start;
-        copy_pair_mve(patches, patches + layer->patch, layer->behind, inputs, inputs + step,
-                      layer->behind_x, layer->width, layer->kernel_y);
+        const int32_t top = row * layer->stride_y - layer->pad_y;
+        const int8_t *inputs = place->picture + top * layer->in_row + column * step - layer->pad_x;
+        copy_pair_mve(patches, patches + place->patch, place->behind, inputs, inputs + step,
+                      place->behind_x, layer->width, layer->kernel_y);
         place->column++;
     } else {
         conv_s8_patch(layer, place, patches);
-        if (second > 0) {
+        if (left > 1) {
             conv_s8_advance(layer, place);
-            conv_s8_patch(layer, place, patches + layer->patch);
+            conv_s8_patch(layer, place, patches + place->patch);
         }
     }
     conv_s8_advance(layer, place);
@@ -1544,40 +1541,49 @@ static inline void conv_s8_patches(const struct conv_s8 *layer, struct conv_s8_p
 
 static void conv_s8(const struct conv_s8 *layer, const int8_t *x, int8_t *y, void *scratch)
 {
-    const int32x4_t low = vdupq_n_s32(layer->low), high = vdupq_n_s32(layer->high);
-    const int32_t patch = layer->patch, outputs = layer->out_channels;
-    int8_t *const patches = scratch;
-    int8_t *const aside = patches + 2 * patch;
-    struct conv_s8_place place = {x, 0, 0};
+    const int32_t width = layer->width, inputs = layer->kernel_y * width;
+    const int32_t patch = inputs > 16 ? (inputs + 7) >> 3 << 3 : 16;
+    const int32_t outputs = layer->out_channels, fours = (outputs + 3) >> 2 << 2;
+    const int32_t run = (width + 15) >> 4 << 4, next = layer->dilation_y * layer->in_row;
+    struct conv_s8_place place = {x, 0, 0, patch, width - run, next - run};
+    int8_t *const patches = scratch, *const aside = patches + 2 * patch;
+    int8_t *to = y;
+    int32_t step = fours;
     struct pixels_mve pixels;
 
     pixels.x = patches;
+    pixels.other_x = patches + patch;
     pixels.last_x = patches + patch - 8;
     pixels.negatives = layer->negatives;
     pixels.zero_y = layer->zero_y;
-    pixels.weight_end = layer->weight + layer->weights;
+    pixels.scales = layer->scales;
+    pixels.weight = layer->weight;
+    pixels.weight_end = layer->weight + fours * patch;
     pixels.multiplier = layer->multiplier;
     pixels.shift = layer->shift;
     for (int32_t left = layer->pixels; left > 0; left -= 2) {
-        const int32_t second = left > 1 ? 1 : 0;
+        if (left == 1) {
+            pixels.other_x = patches;
+            step = 0;
+        }
         if (layer->pointwise) {
-            copy_mve(patches, x, layer->width);
-            copy_mve(patches + patch, x + second * layer->width, layer->width);
-            x += 2 * layer->width;
+            copy_mve(patches, x, width);
+            copy_mve(patches + patch, left > 1 ? x + width : x, width);
+            x += 2 * width;
         } else {
-            conv_s8_patches(layer, &place, second, patches);
+            conv_s8_patches(layer, &place, left, patches);
         }
-        pixels.other_x = patches + second * patch;
-        pixels.scales = layer->scales;
-        pixels.weight = layer->weight;
-        pixels.y = layer->aside > 0 ? aside : y;
-        pixels.other_y = pixels.y + second * (layer->aside > 0 ? layer->aside : outputs);
-        conv_s8_outputs(&pixels, low, high);
-        if (layer->aside > 0) {
-            copy_mve(y, aside, outputs);
-            copy_mve(y + second * outputs, aside + second * layer->aside, outputs);
+        pixels.y = fours > outputs ? aside : to;
+        pixels.other_y = pixels.y + step;
+        conv_s8_outputs(&pixels);
+        if (fours > outputs) {
+            copy_mve(to, aside, outputs);
+            copy_mve(left > 1 ? to + outputs : to, aside + step, outputs);
         }
-        y += 2 * outputs;
+        to += 2 * outputs;
+    }
+    if (layer->low > -128 || layer->high < 127) {
+        limit_mve(y, layer->pixels * outputs, layer->low, layer->high);
     }
 }
 
@@ -1901,28 +1907,27 @@ static void conv_s8(const struct conv_s8 *layer, const int8_t *x, int8_t *y, voi
 struct depthwise3x3_relu2_s8 {
     int32_t batch, channels;
     int32_t in_picture, out_picture; /* bytes */
-    int32_t in_y;                    /* rows of a picture, or columns; so below */
-    int32_t out_y, out_x;
-    int32_t stride_y, stride_x;
-    int32_t pad_y;
-    int32_t window_y;             /* rows under an output */
-    int32_t in_step_y, in_step_x; /* bytes to the next row and column */
+    int32_t in_step_y, in_step_x;    /* bytes to the next row and column, or reversed; so below */
     int32_t out_step_y, out_step_x;
-    int32_t plane_x, plane_bytes;
-    int32_t left, first_x, columns; /* columns of padding, then x from first_x on */
-    int32_t band_y;                 /* output rows at a time */
-    int32_t block_y, block_x;       /* four outputs */
+    int16_t in_y;
+    int16_t out_y, out_x;
+    int16_t stride_y, stride_x;
+    int16_t pad_y;
+    int16_t window_y; /* rows under an output */
+    int16_t plane_x;
+    int16_t left, first_x, columns; /* columns of padding, then x from first_x on */
+    int16_t band_y;                 /* output rows at a time */
+    int16_t block_y, block_x;       /* four outputs */
     uint8_t taps[16];               /* places in the plane */
-    uint32_t outputs[4];            /* places in y */
     int32_t place;                  /* from the first input of two outputs to that of the others */
-    int32_t lanes[1];               /* by which the weights of the other outputs are behind */
-    uint8_t order[16];              /* of the first output's weights in a vector */
-    int32_t weights;                /* of a channel, and a zero */
+    int8_t order[16];               /* of the first output's weights in a vector, -1: none */
+    int8_t lanes[1];                /* by which the weights of the other outputs are behind */
+    int16_t weights;                /* of a channel */
     const int8_t *weight;
     const int32_t *scales; /* of a channel: bias */
     int32_t multiplier, shift;
-    int32_t zero_x, zero_y;
-    int32_t low, high;
+    int8_t zero_x, zero_y;
+    int8_t low, high;
 };
 
 /* How `rows` rows of outputs are done in blocks: those that are left over with some before them. */
@@ -1985,8 +1990,7 @@ static void depthwise3x3_relu2_s8_band(const struct depthwise3x3_relu2_s8 *layer
 
 /* Outputs of a channel. */
 static inline void depthwise3x3_relu2_s8_outputs(const struct depthwise_mve *channel,
-                                                 const int8x16_t *weight, const int8_t *x,
-                                                 int8_t *y)
+                                                 const int8x16_t *w, const int8_t *x, int8_t *y)
 {
     const uint8x16_t taps = channel->taps;
     const uint32x4_t outputs = channel->outputs;
@@ -2003,10 +2007,10 @@ static inline void depthwise3x3_relu2_s8_outputs(const struct depthwise_mve *cha
                    "vldrb.u8 q0, [%[x], %q[taps]]\n\t"
                    "add r4, r4, %[x]\n\t"
                    "vldrb.u8 q1, [r4, %q[taps]]\n\t"
-                   "vmladav.s8 r0, q0, %q[weight]\n\t"
-                   "vmladav.s8 r2, q0, %q[weight1]\n\t"
-                   "vmladav.s8 r4, q1, %q[weight]\n\t"
-                   "vmladav.s8 r6, q1, %q[weight1]\n\t"
+                   "vmladav.s8 r0, q0, %q[w0]\n\t"
+                   "vmladav.s8 r2, q0, %q[w1]\n\t"
+                   "vmladav.s8 r4, q1, %q[w0]\n\t"
+                   "vmladav.s8 r6, q1, %q[w1]\n\t"
                    "vmov q0[2], q0[0], r0, r4\n\t"
                    "vmov q0[3], q0[1], r2, r6\n\t"
                    "ldm %[channel], {r0, r2, r4, r6, r8, r10}\n\t"
@@ -2031,7 +2035,7 @@ static inline void depthwise3x3_relu2_s8_outputs(const struct depthwise_mve *cha
                    "bne 1b"
                    : [x] "+&r"(x), [y] "+&r"(y), [blocks] "+&r"(blocks)
                    : [channel] "r"(channel), [taps] "w"(taps), [outputs] "w"(outputs),
-                     [weight] "w"(weight[0]), [weight1] "w"(weight[1])
+                     [w0] "w"(w[0]), [w1] "w"(w[1])
                    : "r0", "r2", "r4", "r6", "r8", "r9", "r10", "r11", "lr", "q0", "q1", "cc",
                      "memory");
 }
@@ -2039,21 +2043,27 @@ static inline void depthwise3x3_relu2_s8_outputs(const struct depthwise_mve *cha
 static void depthwise3x3_relu2_s8(const struct depthwise3x3_relu2_s8 *layer, const int8_t *x,
                                   int8_t *y, void *scratch)
 {
+    const int32_t plane_y = (layer->band_y - 1) * layer->stride_y + layer->window_y;
     const int32_t bands = layer->band_y < layer->out_y;
     const int32_t step_x = layer->in_step_x, eights = (layer->columns + 7) >> 3;
     const uint16x8_t places = vmulq_n_u16(vidupq_n_u16(0, 1), (uint16_t)step_x);
     struct rows_mve gathered;
     struct depthwise_mve channel;
     int32_t rows = layer->band_y;
+    uint32_t outputs[4];
     int8_t shifted[32];
     int8x16_t weights[2];
 
+    for (int32_t i = 0; i < 4; i++) {
+        const int32_t out_y = i / layer->block_x, out_x = i % layer->block_x;
+        outputs[i] = (uint32_t)(out_y * layer->out_step_y + out_x * layer->out_step_x);
+    }
     gathered.count = layer->columns;
     gathered.step = 8 * step_x;
     gathered.behind = layer->in_step_y - 8 * eights * step_x;
     gathered.to_behind = layer->plane_x - 8 * eights;
     channel.taps = vldrbq_u8(layer->taps);
-    channel.outputs = vldrwq_u32(layer->outputs);
+    channel.outputs = vldrwq_u32(outputs);
     channel.zero_y = layer->zero_y;
     channel.step = layer->block_x * layer->stride_x;
     channel.y_step = layer->block_x * layer->out_step_x;
@@ -2061,14 +2071,17 @@ static void depthwise3x3_relu2_s8(const struct depthwise3x3_relu2_s8 *layer, con
     channel.multiplier = layer->multiplier;
     channel.shift = layer->shift;
     fill_mve(shifted, 0, 16);
-    fill_mve(scratch, layer->zero_x, layer->plane_bytes);
+    fill_mve(scratch, layer->zero_x, plane_y * layer->plane_x);
     depthwise3x3_relu2_s8_plan(layer, rows, channel.blocks);
     depthwise3x3_relu2_s8_band(layer, 0, rows, scratch, &gathered);
     for (int32_t picture = 0; picture < layer->batch; picture++) {
         const int8_t *weight = layer->weight;
         const int32_t *scales = layer->scales;
         for (int32_t at = 0; at < layer->channels; at++) {
-            weights[0] = vldrbq_gather_offset_s8(weight, vldrbq_u8(layer->order));
+            const int8x16_t order = vldrbq_s8(layer->order);
+            const mve_pred16_t taken = vcmpgeq_n_s8(order, 0);
+            const uint8x16_t from = vreinterpretq_u8_s8(order);
+            weights[0] = vldrbq_gather_offset_z_s8(weight, from, taken);
             vstrbq_s8(shifted + 16, weights[0]);
             weights[1] = vldrbq_s8(shifted + 16 - layer->lanes[0]);
             channel.bias = scales[0];
@@ -2441,8 +2454,7 @@ struct dense_s8 {
     const int8_t *weight;  /* of four outputs: 16 inputs for each, the next 16, ..., maybe 8 */
     const int32_t *scales; /* of four outputs: bias of each */
     int32_t multiplier, shift;
-    int32_t zero_y;
-    int32_t low, high;
+    int8_t zero_y, low, high;
 };
 
 static void dense_s8(const struct dense_s8 *layer, const int8_t *x, int8_t *y, void *scratch)
@@ -2625,16 +2637,8 @@ static const struct conv_s8 conv1 = {
     .inner_x = 1,
     .outer_x = 4,
     .in_row = 16,
-    .in_picture = 160,
     .width = 6,
-    .step_y = 32,
     .step_x = 4,
-    .begin = 18,
-    .behind = -10,
-    .behind_x = 0,
-    .patch = 24,
-    .weights = 192,
-    .aside = 0,
     .negatives = 0,
     .scales = conv1_scales_mve,
 #elif KERNEL_DSP
@@ -2688,7 +2692,6 @@ static const struct depthwise3x3_relu2_s8 depthwise2 = {
     .plane_x = 7,
     .block_x = 1,
     .band_y = 4,
-    .plane_bytes = 42,
     .in_picture = 160,
     .out_picture = 160,
     .window_y = 3,
@@ -2701,9 +2704,8 @@ static const struct depthwise3x3_relu2_s8 depthwise2 = {
     .columns = 5,
     .block_y = 4,
     .taps = {0, 1, 2, 7, 8, 9, 14, 15, 16, 21, 22, 23, 0, 0, 0, 0},
-    .outputs = {0, 8, 16, 24},
-    .order = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 9, 9, 9, 9, 9, 9},
-    .weights = 10,
+    .order = {0, 1, 2, 3, 4, 5, 6, 7, 8, -1, -1, -1, -1, -1, -1, -1},
+    .weights = 9,
     .place = 14,
     .lanes = {3},
     .scales = depthwise2_scales_mve,
@@ -2767,16 +2769,8 @@ static const struct conv_s8 conv3 = {
     .inner_x = 0,
     .outer_x = 20,
     .in_row = 160,
-    .in_picture = 160,
     .width = 8,
-    .step_y = 160,
     .step_x = 8,
-    .begin = 0,
-    .behind = -8,
-    .behind_x = 144,
-    .patch = 16,
-    .weights = 192,
-    .aside = 0,
     .negatives = 0,
     .scales = conv3_scales_mve,
 #elif KERNEL_DSP
@@ -2928,7 +2922,7 @@ static uint32_t weights_crc32(void)
 #if KERNEL_MVE
     crc = crc32_elements(crc, conv1_weight_mve, 192, 1);
     crc = crc32_elements(crc, conv1_scales_mve, 8, 4);
-    crc = crc32_elements(crc, depthwise2_weight_mve, 80, 1);
+    crc = crc32_elements(crc, depthwise2_weight_mve, 72, 1);
     crc = crc32_elements(crc, depthwise2_scales_mve, 8, 4);
     crc = crc32_elements(crc, conv3_weight_mve, 192, 1);
     crc = crc32_elements(crc, conv3_scales_mve, 12, 4);

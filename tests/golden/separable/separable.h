@@ -33,7 +33,7 @@
 #define SEPARABLE_ARENA_BYTES 640u
 #define SEPARABLE_ARENA_ALIGN 16u
 /* Read-only bytes of the weights. */
-#define SEPARABLE_WEIGHTS_BYTES 656u
+#define SEPARABLE_WEIGHTS_BYTES 648u
 
 /* x */
 #define SEPARABLE_INPUT0_ELEMENTS 160u
