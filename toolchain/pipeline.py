@@ -325,17 +325,20 @@ def read_export(folder: str | Path) -> tuple[Path, Graph, Program]:
 
 
 def bench_folder(
-    folder: str | Path, target: str, *, level: str = "2", compare: str | Path | None = None, portable: bool = False
+    folder: str | Path,
+    target: str,
+    *,
+    level: str = "2",
+    compare: str | Path | None = None,
+    portable: bool = False,
+    native: bool = False,
 ) -> dict[str, Any]:
     """What a run of an exported folder costs on a core; with `compare`, beside another export's cost.
 
-    `portable` builds plain C alone.
+    `portable` builds plain C alone, `native` for all that this machine's processor has.
 
     Raises InputError for an unknown target or missing tools, CheckFailedError when the outputs are wrong there.
     """
-    this = bench(*read_export(folder), target, level, portable=portable)
-    return (
-        this
-        if compare is None
-        else compared_costs(this, bench(*read_export(compare), target, level, portable=portable))
-    )
+    run = functools.partial(bench, portable=portable, native=native)
+    this = run(*read_export(folder), target, level)
+    return this if compare is None else compared_costs(this, run(*read_export(compare), target, level))

@@ -178,7 +178,7 @@ def bench(
     """Measure flash, RAM, stack and executed instructions of an export on an emulated core."""
     from toolchain import pipeline
 
-    document = pipeline.bench_folder(folder, target, level=level, compare=compare, portable=portable)
+    document = pipeline.bench_folder(folder, target, level=level, compare=compare, portable=portable, native=native)
     if as_json:
         show.print_json(document)
         return

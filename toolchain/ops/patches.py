@@ -74,6 +74,7 @@ def _int8_call(
         variant | {"dsp": still is not None, **helium.variant(spec, mve=helium_takes)},
         "flip_run",
         "products_s8",
+        "turned_s8",
         dsp=() if still is None else pairs.CONV_HELPERS,
         mve=helium.CONV_HELPERS if helium_takes else (),
     )
