@@ -173,6 +173,7 @@ def bench(
     compare: flags.Compare = None,
     level: flags.Level = "2",
     portable: flags.Portable = False,
+    native: flags.Native = False,
     as_json: flags.Json = False,
 ) -> None:
     """Measure flash, RAM, stack and executed instructions of an export on an emulated core."""

@@ -65,7 +65,9 @@ def bench(
 ) -> dict[str, Any]:
     """Build, run and measure an exported folder, `portable` without the core's own kernels.
 
-    `native`: on the host, for all instructions its processor has. Raises CheckFailedError when the outputs are not numpy's.
+    `native`: on the host, for all instructions its processor has.
+
+    Raises CheckFailedError when the outputs are not numpy's.
     """
     target = find_target(name)
     if native and target.platform != "host":

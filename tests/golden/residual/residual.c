@@ -485,7 +485,26 @@ static inline void products_s8(const uint8_t *patch, int32_t stride, const int8_
         }
     }
 }
+#else
+enum { step_s8 = 1 };
 
+/* Sums of weight * patch for two patches, `stride` apart, and for the weights of two outputs. */
+static inline void pair_s8(const uint8_t *patch, int32_t stride, const int8_t *weight,
+                           const int8_t *other, int32_t inputs, int32_t sums[4])
+{
+    int32_t products[4] = {0, 0, 0, 0};
+
+    for (int32_t input = 0; input < inputs; input++) {
+        products[0] += patch[input] * weight[input];
+        products[1] += patch[input] * other[input];
+        products[2] += patch[stride + input] * weight[input];
+        products[3] += patch[stride + input] * other[input];
+    }
+    memcpy(sums, products, sizeof products);
+}
+#endif
+
+#if KERNEL_WIDE
 /* Weights of layers so small that outputs are the lanes: [outputs / 16][input][16]. */
 enum { shallow_s8 = 1024 };
 
@@ -531,23 +550,6 @@ static __attribute__((noinline)) void products_turned_s8(const uint8_t *patch, i
     memcpy(sums[0] + 8, &one_more, sizeof one_more);
     memcpy(sums[1], &other, sizeof other);
     memcpy(sums[1] + 8, &other_more, sizeof other_more);
-}
-#else
-enum { step_s8 = 1 };
-
-/* Sums of weight * patch for two patches, `stride` apart, and for the weights of two outputs. */
-static inline void products_s8(const uint8_t *patch, int32_t stride, const int8_t *weight,
-                               const int8_t *other, int32_t inputs, int32_t sums[4])
-{
-    int32_t products[4] = {0, 0, 0, 0};
-
-    for (int32_t input = 0; input < inputs; input++) {
-        products[0] += patch[input] * weight[input];
-        products[1] += patch[input] * other[input];
-        products[2] += patch[stride + input] * weight[input];
-        products[3] += patch[stride + input] * other[input];
-    }
-    memcpy(sums, products, sizeof products);
 }
 #endif
 
@@ -1197,7 +1199,7 @@ static void conv_channels_s8_pixels(const struct conv_channels_s8 *layer, const 
     for (int32_t output = 0; output < outputs; output += 2) {
         const int8_t *other = output + 1 < outputs ? weight + inputs : weight;
         int32_t sums[4];
-        products_s8(patches, stride, weight, other, inputs, sums);
+        pair_s8(patches, stride, weight, other, inputs, sums);
         conv_channels_s8_output(layer, output, sums[0], sums[2], second, y);
         if (output + 1 < outputs) {
             conv_channels_s8_output(layer, output + 1, sums[1], sums[3], second, y);
