@@ -85,6 +85,23 @@ def random_taps(rng: np.random.Generator) -> Layer:
     return _layer(op, (1, *map(int, size), channels), (channels * multiplier, *map(int, kernel), 1), rng)
 
 
+def random_groups(rng: np.random.Generator) -> Layer:
+    """A convolution in groups of some inputs, or one with dilation along both axes."""
+    groups, depth = int(rng.choice([1, 2, 3, 5])), int(rng.choice([2, 3, 4, 7, 8]))
+    outputs = int(rng.choice([1, 2, 3, 4, 6, 18]))
+    kernel = rng.choice([[1, 1], [3, 3], [2, 3]])
+    dilation = (2, 3) if groups == 1 else tuple(int(d) for d in rng.choice([1, 1, 2], 2))
+    size = rng.choice([1, 3, 5, 6], 2)
+    padding = []
+    for have, need in zip(size, (kernel - 1) * dilation + 1, strict=True):
+        begin, end = (int(n) for n in rng.choice([0, 1, 2], 2))
+        padding.append((begin, end + max(0, int(need - have - begin - end))))
+    stride = tuple(int(s) for s in rng.choice([1, 1, 2], 2))
+    op = Conv(stride, dilation, tuple(padding), groups, _clamp(rng))
+    x = (int(rng.choice([1, 2])), *map(int, size), groups * depth)
+    return _layer(op, x, (groups * outputs, *map(int, kernel), depth), rng)
+
+
 def random_dense(rng: np.random.Generator) -> Layer:
     """A fully connected layer of one row, or of a few."""
     inputs, outputs = int(rng.choice([1, 3, 7, 8, 15, 16, 33, 64, 100, 1301])), int(rng.choice([1, 3, 4, 5, 6, 8, 13]))

@@ -56,7 +56,7 @@ def core(request, needs):
     return target, replace(build, compiler=(*build.compiler, library))
 
 
-COUNT = {"conv": 40, "dense": 20, "depthwise": 30, "taps": 24}
+COUNT = {"conv": 40, "dense": 20, "depthwise": 30, "taps": 24, "groups": 24}
 
 
 @pytest.fixture(scope="module", params=list(Rounding), ids=lambda rounding: rounding.value)
@@ -67,6 +67,7 @@ def many(request):
     some += [layers.random_dense(rng) for _ in range(COUNT["dense"])]
     some += [layers.random_depthwise(rng) for _ in range(COUNT["depthwise"])]
     some += [layers.random_taps(rng) for _ in range(COUNT["taps"])]
+    some += [layers.random_groups(rng) for _ in range(COUNT["groups"])]
     graph, program = layers.program_of(some, request.param)
     feeds = layers.feeds_for(graph, SAMPLES, rng)
     return graph, program, feeds, layers.run_numpy(graph, feeds, request.param)

@@ -12,7 +12,7 @@ import numpy as np
 
 from toolchain.ir.graph import Tensor
 from toolchain.ir.types import Array, DType, TensorType
-from toolchain.ops import depthwise_mve, depthwise_taps
+from toolchain.ops import depthwise_mve, depthwise_taps, groups
 from toolchain.ops.base import Call, Field, Op, Operands, float32, operator
 from toolchain.ops.dense import dense_call
 from toolchain.ops.depthwise import depthwise_call
@@ -252,6 +252,8 @@ class Conv(Op):
             starts = _window_starts(operands, record)
             geometry = {name: record[name] for name in record if name not in SINGLE_GROUP}
             return (patch_call(operands, self.clamp, spec, geometry, starts),)
+        if spec is not None and groups.takes(spec):
+            return (groups.groups_call(operands, self.clamp, spec, record, _window_starts(operands, record)),)
         weight = weights_of(operands, spec)
         variant, fields = linear_call_parts(operands, self.clamp, weight, spec, padded=not self._unpadded)
         kernel = linear_kernel("conv", "conv_grouped", variant, dot_helper(variant))
