@@ -877,61 +877,94 @@ struct depthwise_mve {
 #endif
 
 #if KERNEL_DSP && !KERNEL_MVE
-static inline void store_half(uint32_t value, int32_t half, uint32_t *word)
-{
-    const uint16_t bits = (uint16_t)value;
+/* 3x3 convolution of each channel for itself. */
+struct planes_s8 {
+    int32_t batch, channels;
+    int32_t in_y, in_x;
+    int32_t out_y, out_x;
+    int32_t stride_y, stride_x;
+    int32_t pad_y, pad_x;
+    const int8_t *weight; /* [y][x][channel] */
+    const int32_t *bias;  /* 256 times, for inputs as they are */
+    const int32_t *multiplier, *shift;
+    int32_t told; /* the last bits of a multiplier that its shift is less by */
+    int32_t multiplier_step, shift_step; /* from a channel to the next, 0 or 1 */
+    int32_t zero_x, zero_y;
+    int32_t low, high;
+    int32_t plane_x;     /* columns of a plane in scratch */
+    int32_t block;       /* outputs at a time */
+    int32_t blocks;      /* of a row */
+    int32_t band_y;      /* output rows at a time */
+    int32_t plane_bytes; /* of the rows of a band of all planes */
+};
 
-    memcpy((uint8_t *)word + 2 * half, &bits, sizeof bits);
+/* Where the words of four planes go. */
+struct columns {
+    uint32_t *a, *b, *c, *d;
+};
+
+/* A column of four channels and the next one, 256 times, as words of four planes. */
+static inline void put_columns(uint32_t column, uint32_t next, struct columns *to)
+{
+    const uint32_t odd = 0xff00ff00u;
+#if defined(__arm__) && defined(__OPTIMIZE__)
+    uint32_t low, first;
+
+    __asm volatile(
+        "pkhbt %[low], %[column], %[next], lsl #16\n\t"
+        "pkhtb %[next], %[next], %[column], asr #16\n\t"
+        "and %[first], %[odd], %[low], lsl #8\n\t"
+        "and %[low], %[odd]\n\t"
+        "and %[column], %[odd], %[next], lsl #8\n\t"
+        "and %[next], %[odd]\n\t"
+        "str %[first], [%[a]], #4\n\t"
+        "str %[low], [%[b]], #4\n\t"
+        "str %[column], [%[c]], #4\n\t"
+        "str %[next], [%[d]], #4"
+        : [column] "+r"(column), [next] "+r"(next), [low] "=&r"(low), [first] "=&r"(first),
+          [a] "+r"(to->a), [b] "+r"(to->b), [c] "+r"(to->c), [d] "+r"(to->d)
+        : [odd] "r"(odd)
+        : "memory");
+#else
+    const uint32_t low = pkhbt(column, next), high = pkhtb(column, next);
+
+    *to->a++ = low << 8 & odd;
+    *to->b++ = low & odd;
+    *to->c++ = high << 8 & odd;
+    *to->d++ = high & odd;
+#endif
 }
 
-/* One pixel of four channels into one half of words of four planes. */
-static inline void one_pixel(uint32_t bytes, uint32_t offset, int32_t half, uint32_t *a,
-                             uint32_t *b, uint32_t *c, uint32_t *d)
-{
-    const uint32_t even = sxtab16(offset, bytes), odd = sxtab16_ror8(offset, bytes);
-
-    store_half(even, half, a);
-    store_half(odd, half, b);
-    store_half(even >> 16, half, c);
-    store_half(odd >> 16, half, d);
-}
-
-/* Rows of four channels, less the zero point, as int16 behind `pad` columns: row by row the four
- * planes. What lies around is zero already. */
+/* Rows of four channels as int16 behind `pad` columns: row by row the four planes. What lies
+ * around is there already. */
 static void __attribute__((noinline))
-depthwise_planes(const int8_t *x, int32_t rows, int32_t width, int32_t channels, int32_t pad,
-                 int32_t zero_x, int32_t words, uint32_t *planes)
+depthwise_planes(const struct planes_s8 *layer, const int8_t *x, int32_t rows, uint32_t *planes)
 {
-    const uint32_t offset = ((uint32_t)-zero_x & 0xffffu) * 0x00010001u;
-    const int32_t odd = pad & 1;
-    const int32_t pairs = (width - odd) / 2;
-    const int32_t rest = 4 * words - odd - pairs;
-    uint32_t *a = planes + pad / 2, *b = a + words, *c = b + words, *d = c + words;
+    const int32_t channels = layer->channels, words = layer->plane_x / 2;
+    const int32_t odd = layer->pad_x & 1, pairs = (layer->in_x - odd) / 2;
+    const int32_t single = (layer->in_x - odd) & 1;
+    const int32_t rest = 4 * words - odd - pairs - single;
+    const uint32_t zeros = ((uint32_t)layer->zero_x & 0xffu) * 0x01010101u;
+    uint32_t *const a = planes + layer->pad_x / 2;
+    struct columns to = {a, a + words, a + 2 * words, a + 3 * words};
 
     for (; rows > 0; rows--) {
         if (odd) {
-            one_pixel(four_bytes(x), offset, 1, a++, b++, c++, d++);
+            put_columns(zeros, four_bytes(x), &to);
             x += channels;
         }
         for (int32_t left = pairs; left > 0; left--) {
-            const uint32_t first = four_bytes(x), second = four_bytes(x + channels);
-            const uint32_t even = sxtab16(offset, first), odds = sxtab16_ror8(offset, first);
-            const uint32_t next_even = sxtab16(offset, second);
-            const uint32_t next_odd = sxtab16_ror8(offset, second);
-            *a++ = pkhbt(even, next_even);
-            *b++ = pkhbt(odds, next_odd);
-            *c++ = pkhtb(even, next_even);
-            *d++ = pkhtb(odds, next_odd);
+            put_columns(four_bytes(x), four_bytes(x + channels), &to);
             x += 2 * channels;
         }
-        if ((width - odd) & 1) {
-            one_pixel(four_bytes(x), offset, 0, a, b, c, d);
+        if (single) {
+            put_columns(four_bytes(x), zeros, &to);
             x += channels;
         }
-        a += rest;
-        b += rest;
-        c += rest;
-        d += rest;
+        to.a += rest;
+        to.b += rest;
+        to.c += rest;
+        to.d += rest;
     }
 }
 
@@ -949,27 +982,52 @@ static inline void keep_planes(uint32_t *planes, int32_t distance, int32_t count
     }
 }
 
-/* `count` words of a zero point less itself. */
+/* `count` words of a zero point. */
 static inline void clear_planes(uint32_t *planes, int32_t count, int32_t zero_x)
 {
-    const uint32_t zero_point = ((uint32_t)zero_x & 0xffu) * 0x00010001u;
-    const uint32_t zero = sxtab16(((uint32_t)-zero_x & 0xffffu) * 0x00010001u, zero_point);
+    const uint32_t zeros = ((uint32_t)zero_x & 0xffu) * 0x01000100u;
 
     for (; count > 0; count--) {
-        *planes++ = zero;
+        *planes++ = zeros;
     }
 }
 
-/* What the outputs of one channel take; weights, bias and sums times a power of two. */
+/* Rows of four channels from `in_y` on into `planes`. Outside the picture there are zero points, in
+ * the same rows for all channels where a band is the whole picture. */
+static void depthwise_fill(const struct planes_s8 *layer, const int8_t *x, int32_t in_y,
+                           int32_t rows, uint32_t *planes)
+{
+    const int32_t words = 2 * layer->plane_x;
+    const int32_t above = in_y < 0 ? -in_y : 0;
+    const int32_t first = above < rows ? above : rows;
+    const int32_t below = layer->in_y - in_y;
+    const int32_t end = below < rows ? below : rows;
+    const int32_t last = end > first ? end : first;
+
+    if (last > first) {
+        x += (in_y + first) * layer->in_x * layer->channels;
+        depthwise_planes(layer, x, last - first, planes + first * words);
+    }
+    if (layer->band_y < layer->out_y) {
+        clear_planes(planes, first * words, layer->zero_x);
+        clear_planes(planes + last * words, (rows - last) * words, layer->zero_x);
+    }
+}
+
+/* What the outputs of one channel take. */
 struct depthwise_channel {
-    int32_t multiplier, constant, shift;
+    int32_t multiplier, constant;
     int8_t *y;
-    int32_t step;        /* from an output to the next */
-    int32_t advance;     /* from the second output of a block to the next block */
+    int32_t step; /* from an output to the next */
+    int32_t shift;
+    int32_t advance;     /* from a block of outputs to the next */
+    int32_t next;        /* words from the last row under a block to the first one under the next */
     uint32_t taps[3][2]; /* weights of each row: pairs of the first two and of the last two */
     int32_t row;         /* bytes from a row of the plane to the next */
     int32_t bias;
-    int32_t low, high; /* where they are not those of int8 */
+    int32_t low, high;
+    int32_t down;   /* words from the rows under a row of outputs to those under the next */
+    int32_t excess; /* bytes by which blocks reach beyond a row of outputs */
 };
 
 #if !defined(__arm__) || !defined(__OPTIMIZE__)
@@ -992,368 +1050,672 @@ static inline int32_t depthwise_sum(const uint32_t *x, const struct depthwise_ch
 }
 #endif
 
-/* Sums of 3x3 taps for 6 outputs side by side, a column apart. */
-static inline void depthwise_taps6(const uint32_t *x, const struct depthwise_channel *channel,
-                                   int32_t sums[6])
+/* Sums of 3x3 taps for 6 outputs side by side, a column apart. Returns the last row. */
+static inline const uint32_t *
+depthwise_taps6(const uint32_t *x, const struct depthwise_channel *channel, int32_t sums[6])
 {
 #if defined(__arm__) && defined(__OPTIMIZE__)
-    uint32_t w01, w12, a, b, c;
+    uint32_t w01, w12, a, b;
 
     __asm__("ldr %[s5], [%[channel], %[bias]]\n\t"
             "ldrd %[w01], %[w12], [%[channel], %[taps0]]\n\t"
-            "ldrd %[a], %[b], [%[x]]\n\t"
+            "ldrd %[a], %[b], [%[x], #0]\n\t"
             "smlad %[s0], %[a], %[w01], %[s5]\n\t"
             "smlatb %[s1], %[a], %[w01], %[s5]\n\t"
-            "ldrd %[a], %[c], [%[x], #8]\n\t"
-            "smlabt %[s0], %[b], %[w12], %[s0]\n\t"
-            "smlad %[s1], %[b], %[w12], %[s1]\n\t"
             "smlad %[s2], %[b], %[w01], %[s5]\n\t"
             "smlatb %[s3], %[b], %[w01], %[s5]\n\t"
-            "smlabt %[s2], %[a], %[w12], %[s2]\n\t"
-            "smlad %[s3], %[a], %[w12], %[s3]\n\t"
+            "smlabt %[s0], %[b], %[w12], %[s0]\n\t"
+            "smlad %[s1], %[b], %[w12], %[s1]\n\t"
+            "ldrd %[a], %[b], [%[x], #8]\n\t"
             "smlad %[s4], %[a], %[w01], %[s5]\n\t"
             "smlatb %[s5], %[a], %[w01], %[s5]\n\t"
-            "smlabt %[s4], %[c], %[w12], %[s4]\n\t"
-            "smlad %[s5], %[c], %[w12], %[s5]\n\t"
-            "ldr %[a], [%[channel], %[row]]\n\t"
-            "add %[x], %[a]\n\t"
+            "smlabt %[s2], %[a], %[w12], %[s2]\n\t"
+            "smlad %[s3], %[a], %[w12], %[s3]\n\t"
+            "smlabt %[s4], %[b], %[w12], %[s4]\n\t"
+            "smlad %[s5], %[b], %[w12], %[s5]\n\t"
+            "add %[x], %[row]\n\t"
             "ldrd %[w01], %[w12], [%[channel], %[taps1]]\n\t"
-            "ldrd %[a], %[b], [%[x]]\n\t"
+            "ldrd %[a], %[b], [%[x], #0]\n\t"
             "smlad %[s0], %[a], %[w01], %[s0]\n\t"
             "smlatb %[s1], %[a], %[w01], %[s1]\n\t"
-            "ldrd %[a], %[c], [%[x], #8]\n\t"
-            "smlabt %[s0], %[b], %[w12], %[s0]\n\t"
-            "smlad %[s1], %[b], %[w12], %[s1]\n\t"
             "smlad %[s2], %[b], %[w01], %[s2]\n\t"
             "smlatb %[s3], %[b], %[w01], %[s3]\n\t"
-            "smlabt %[s2], %[a], %[w12], %[s2]\n\t"
-            "smlad %[s3], %[a], %[w12], %[s3]\n\t"
+            "smlabt %[s0], %[b], %[w12], %[s0]\n\t"
+            "smlad %[s1], %[b], %[w12], %[s1]\n\t"
+            "ldrd %[a], %[b], [%[x], #8]\n\t"
             "smlad %[s4], %[a], %[w01], %[s4]\n\t"
             "smlatb %[s5], %[a], %[w01], %[s5]\n\t"
-            "smlabt %[s4], %[c], %[w12], %[s4]\n\t"
-            "smlad %[s5], %[c], %[w12], %[s5]\n\t"
-            "ldr %[a], [%[channel], %[row]]\n\t"
-            "add %[x], %[a]\n\t"
+            "smlabt %[s2], %[a], %[w12], %[s2]\n\t"
+            "smlad %[s3], %[a], %[w12], %[s3]\n\t"
+            "smlabt %[s4], %[b], %[w12], %[s4]\n\t"
+            "smlad %[s5], %[b], %[w12], %[s5]\n\t"
+            "add %[x], %[row]\n\t"
             "ldrd %[w01], %[w12], [%[channel], %[taps2]]\n\t"
-            "ldrd %[a], %[b], [%[x]]\n\t"
+            "ldrd %[a], %[b], [%[x], #0]\n\t"
             "smlad %[s0], %[a], %[w01], %[s0]\n\t"
             "smlatb %[s1], %[a], %[w01], %[s1]\n\t"
-            "ldrd %[a], %[c], [%[x], #8]\n\t"
-            "smlabt %[s0], %[b], %[w12], %[s0]\n\t"
-            "smlad %[s1], %[b], %[w12], %[s1]\n\t"
             "smlad %[s2], %[b], %[w01], %[s2]\n\t"
             "smlatb %[s3], %[b], %[w01], %[s3]\n\t"
-            "smlabt %[s2], %[a], %[w12], %[s2]\n\t"
-            "smlad %[s3], %[a], %[w12], %[s3]\n\t"
+            "smlabt %[s0], %[b], %[w12], %[s0]\n\t"
+            "smlad %[s1], %[b], %[w12], %[s1]\n\t"
+            "ldrd %[a], %[b], [%[x], #8]\n\t"
             "smlad %[s4], %[a], %[w01], %[s4]\n\t"
             "smlatb %[s5], %[a], %[w01], %[s5]\n\t"
-            "smlabt %[s4], %[c], %[w12], %[s4]\n\t"
-            "smlad %[s5], %[c], %[w12], %[s5]"
+            "smlabt %[s2], %[a], %[w12], %[s2]\n\t"
+            "smlad %[s3], %[a], %[w12], %[s3]\n\t"
+            "smlabt %[s4], %[b], %[w12], %[s4]\n\t"
+            "smlad %[s5], %[b], %[w12], %[s5]\n\t"
             : [x] "+r"(x), [w01] "=&r"(w01), [w12] "=&r"(w12), [a] "=&r"(a), [b] "=&r"(b),
-              [c] "=&r"(c), [s0] "=&r"(sums[0]), [s1] "=&r"(sums[1]), [s2] "=&r"(sums[2]),
-              [s3] "=&r"(sums[3]), [s4] "=&r"(sums[4]), [s5] "=&r"(sums[5])
-            : [channel] "r"(channel), [bias] "i"(offsetof(struct depthwise_channel, bias)),
+              [s0] "=&r"(sums[0]), [s1] "=&r"(sums[1]), [s2] "=&r"(sums[2]), [s3] "=&r"(sums[3]),
+              [s4] "=&r"(sums[4]), [s5] "=&r"(sums[5])
+            : [channel] "r"(channel), [row] "r"(channel->row),
+              [bias] "i"(offsetof(struct depthwise_channel, bias)),
               [taps0] "i"(offsetof(struct depthwise_channel, taps)),
               [taps1] "i"(offsetof(struct depthwise_channel, taps[1])),
-              [taps2] "i"(offsetof(struct depthwise_channel, taps[2])),
-              [row] "i"(offsetof(struct depthwise_channel, row))
+              [taps2] "i"(offsetof(struct depthwise_channel, taps[2]))
             : "memory");
+    return x;
 #else
     for (int32_t output = 0; output < 6; output++) {
         sums[output] = depthwise_sum(x, channel, output);
     }
+    return x + channel->row / 2;
 #endif
 }
 
-/* Sums of 3x3 taps for 5 outputs side by side, where rows of a plane are 64 bytes apart. */
-static inline void depthwise_taps5(const uint32_t *x, const struct depthwise_channel *channel,
-                                   int32_t sums[5])
+/* Sums of 3x3 taps for 5 outputs side by side, a column apart. Returns the last row. */
+static inline const uint32_t *
+depthwise_taps5(const uint32_t *x, const struct depthwise_channel *channel, int32_t sums[5])
 {
 #if defined(__arm__) && defined(__OPTIMIZE__)
-    uint32_t w01, w12, a, b, c;
+    uint32_t w01, w12, a, b;
 
-    __asm__(
-        "ldr %[s4], [%[channel], %[bias]]\n\t"
-        "ldrd %[w01], %[w12], [%[channel], %[taps0]]\n\t"
-        "ldrd %[a], %[b], [%[x], #0]\n\t"
-        "smlad %[s0], %[a], %[w01], %[s4]\n\t"
-        "smlatb %[s1], %[a], %[w01], %[s4]\n\t"
-        "ldrd %[a], %[c], [%[x], #8]\n\t"
-        "smlabt %[s0], %[b], %[w12], %[s0]\n\t"
-        "smlad %[s1], %[b], %[w12], %[s1]\n\t"
-        "smlad %[s2], %[b], %[w01], %[s4]\n\t"
-        "smlatb %[s3], %[b], %[w01], %[s4]\n\t"
-        "smlabt %[s2], %[a], %[w12], %[s2]\n\t"
-        "smlad %[s3], %[a], %[w12], %[s3]\n\t"
-        "smlad %[s4], %[a], %[w01], %[s4]\n\t"
-        "smlabt %[s4], %[c], %[w12], %[s4]\n\t"
-        "ldrd %[w01], %[w12], [%[channel], %[taps1]]\n\t"
-        "ldrd %[a], %[b], [%[x], #64]\n\t"
-        "smlad %[s0], %[a], %[w01], %[s0]\n\t"
-        "smlatb %[s1], %[a], %[w01], %[s1]\n\t"
-        "ldrd %[a], %[c], [%[x], #72]\n\t"
-        "smlabt %[s0], %[b], %[w12], %[s0]\n\t"
-        "smlad %[s1], %[b], %[w12], %[s1]\n\t"
-        "smlad %[s2], %[b], %[w01], %[s2]\n\t"
-        "smlatb %[s3], %[b], %[w01], %[s3]\n\t"
-        "smlabt %[s2], %[a], %[w12], %[s2]\n\t"
-        "smlad %[s3], %[a], %[w12], %[s3]\n\t"
-        "smlad %[s4], %[a], %[w01], %[s4]\n\t"
-        "smlabt %[s4], %[c], %[w12], %[s4]\n\t"
-        "ldrd %[w01], %[w12], [%[channel], %[taps2]]\n\t"
-        "ldrd %[a], %[b], [%[x], #128]\n\t"
-        "smlad %[s0], %[a], %[w01], %[s0]\n\t"
-        "smlatb %[s1], %[a], %[w01], %[s1]\n\t"
-        "ldrd %[a], %[c], [%[x], #136]\n\t"
-        "smlabt %[s0], %[b], %[w12], %[s0]\n\t"
-        "smlad %[s1], %[b], %[w12], %[s1]\n\t"
-        "smlad %[s2], %[b], %[w01], %[s2]\n\t"
-        "smlatb %[s3], %[b], %[w01], %[s3]\n\t"
-        "smlabt %[s2], %[a], %[w12], %[s2]\n\t"
-        "smlad %[s3], %[a], %[w12], %[s3]\n\t"
-        "smlad %[s4], %[a], %[w01], %[s4]\n\t"
-        "smlabt %[s4], %[c], %[w12], %[s4]"
-        : [w01] "=&r"(w01), [w12] "=&r"(w12), [a] "=&r"(a), [b] "=&r"(b), [c] "=&r"(c),
-          [s0] "=&r"(sums[0]), [s1] "=&r"(sums[1]), [s2] "=&r"(sums[2]), [s3] "=&r"(sums[3]),
-          [s4] "=&r"(sums[4])
-        : [x] "r"(x), [channel] "r"(channel), [bias] "i"(offsetof(struct depthwise_channel, bias)),
-          [taps0] "i"(offsetof(struct depthwise_channel, taps)),
-          [taps1] "i"(offsetof(struct depthwise_channel, taps[1])),
-          [taps2] "i"(offsetof(struct depthwise_channel, taps[2]))
-        : "memory");
+    __asm__("ldr %[s4], [%[channel], %[bias]]\n\t"
+            "ldrd %[w01], %[w12], [%[channel], %[taps0]]\n\t"
+            "ldrd %[a], %[b], [%[x], #0]\n\t"
+            "smlad %[s0], %[a], %[w01], %[s4]\n\t"
+            "smlatb %[s1], %[a], %[w01], %[s4]\n\t"
+            "smlad %[s2], %[b], %[w01], %[s4]\n\t"
+            "smlatb %[s3], %[b], %[w01], %[s4]\n\t"
+            "smlabt %[s0], %[b], %[w12], %[s0]\n\t"
+            "smlad %[s1], %[b], %[w12], %[s1]\n\t"
+            "ldrd %[a], %[b], [%[x], #8]\n\t"
+            "smlad %[s4], %[a], %[w01], %[s4]\n\t"
+            "smlabt %[s2], %[a], %[w12], %[s2]\n\t"
+            "smlad %[s3], %[a], %[w12], %[s3]\n\t"
+            "smlabt %[s4], %[b], %[w12], %[s4]\n\t"
+            "add %[x], %[row]\n\t"
+            "ldrd %[w01], %[w12], [%[channel], %[taps1]]\n\t"
+            "ldrd %[a], %[b], [%[x], #0]\n\t"
+            "smlad %[s0], %[a], %[w01], %[s0]\n\t"
+            "smlatb %[s1], %[a], %[w01], %[s1]\n\t"
+            "smlad %[s2], %[b], %[w01], %[s2]\n\t"
+            "smlatb %[s3], %[b], %[w01], %[s3]\n\t"
+            "smlabt %[s0], %[b], %[w12], %[s0]\n\t"
+            "smlad %[s1], %[b], %[w12], %[s1]\n\t"
+            "ldrd %[a], %[b], [%[x], #8]\n\t"
+            "smlad %[s4], %[a], %[w01], %[s4]\n\t"
+            "smlabt %[s2], %[a], %[w12], %[s2]\n\t"
+            "smlad %[s3], %[a], %[w12], %[s3]\n\t"
+            "smlabt %[s4], %[b], %[w12], %[s4]\n\t"
+            "add %[x], %[row]\n\t"
+            "ldrd %[w01], %[w12], [%[channel], %[taps2]]\n\t"
+            "ldrd %[a], %[b], [%[x], #0]\n\t"
+            "smlad %[s0], %[a], %[w01], %[s0]\n\t"
+            "smlatb %[s1], %[a], %[w01], %[s1]\n\t"
+            "smlad %[s2], %[b], %[w01], %[s2]\n\t"
+            "smlatb %[s3], %[b], %[w01], %[s3]\n\t"
+            "smlabt %[s0], %[b], %[w12], %[s0]\n\t"
+            "smlad %[s1], %[b], %[w12], %[s1]\n\t"
+            "ldrd %[a], %[b], [%[x], #8]\n\t"
+            "smlad %[s4], %[a], %[w01], %[s4]\n\t"
+            "smlabt %[s2], %[a], %[w12], %[s2]\n\t"
+            "smlad %[s3], %[a], %[w12], %[s3]\n\t"
+            "smlabt %[s4], %[b], %[w12], %[s4]\n\t"
+            : [x] "+r"(x), [w01] "=&r"(w01), [w12] "=&r"(w12), [a] "=&r"(a), [b] "=&r"(b),
+              [s0] "=&r"(sums[0]), [s1] "=&r"(sums[1]), [s2] "=&r"(sums[2]), [s3] "=&r"(sums[3]),
+              [s4] "=&r"(sums[4])
+            : [channel] "r"(channel), [row] "r"(channel->row),
+              [bias] "i"(offsetof(struct depthwise_channel, bias)),
+              [taps0] "i"(offsetof(struct depthwise_channel, taps)),
+              [taps1] "i"(offsetof(struct depthwise_channel, taps[1])),
+              [taps2] "i"(offsetof(struct depthwise_channel, taps[2]))
+            : "memory");
+    return x;
 #else
     for (int32_t output = 0; output < 5; output++) {
         sums[output] = depthwise_sum(x, channel, output);
     }
+    return x + channel->row / 2;
 #endif
 }
 
-/* Sums of 3x3 taps for 3 outputs side by side, two columns apart. */
-static inline void depthwise_taps3(const uint32_t *x, const struct depthwise_channel *channel,
-                                   int32_t sums[3])
+/* Sums of 3x3 taps for 3 outputs side by side, a column apart. Returns the last row. */
+static inline const uint32_t *
+depthwise_taps3(const uint32_t *x, const struct depthwise_channel *channel, int32_t sums[3])
 {
 #if defined(__arm__) && defined(__OPTIMIZE__)
-    uint32_t w01, w12, a, b, c;
+    uint32_t w01, w12, a, b;
 
     __asm__("ldr %[s2], [%[channel], %[bias]]\n\t"
             "ldrd %[w01], %[w12], [%[channel], %[taps0]]\n\t"
-            "ldrd %[a], %[b], [%[x]]\n\t"
+            "ldrd %[a], %[b], [%[x], #0]\n\t"
             "smlad %[s0], %[a], %[w01], %[s2]\n\t"
-            "ldrd %[a], %[c], [%[x], #8]\n\t"
+            "smlatb %[s1], %[a], %[w01], %[s2]\n\t"
+            "smlad %[s2], %[b], %[w01], %[s2]\n\t"
             "smlabt %[s0], %[b], %[w12], %[s0]\n\t"
-            "smlad %[s1], %[b], %[w01], %[s2]\n\t"
-            "smlabt %[s1], %[a], %[w12], %[s1]\n\t"
-            "smlad %[s2], %[a], %[w01], %[s2]\n\t"
-            "smlabt %[s2], %[c], %[w12], %[s2]\n\t"
-            "ldr %[a], [%[channel], %[row]]\n\t"
-            "add %[x], %[a]\n\t"
+            "smlad %[s1], %[b], %[w12], %[s1]\n\t"
+            "ldr %[a], [%[x], #8]\n\t"
+            "smlabt %[s2], %[a], %[w12], %[s2]\n\t"
+            "add %[x], %[row]\n\t"
             "ldrd %[w01], %[w12], [%[channel], %[taps1]]\n\t"
-            "ldrd %[a], %[b], [%[x]]\n\t"
+            "ldrd %[a], %[b], [%[x], #0]\n\t"
             "smlad %[s0], %[a], %[w01], %[s0]\n\t"
-            "ldrd %[a], %[c], [%[x], #8]\n\t"
+            "smlatb %[s1], %[a], %[w01], %[s1]\n\t"
+            "smlad %[s2], %[b], %[w01], %[s2]\n\t"
             "smlabt %[s0], %[b], %[w12], %[s0]\n\t"
-            "smlad %[s1], %[b], %[w01], %[s1]\n\t"
-            "smlabt %[s1], %[a], %[w12], %[s1]\n\t"
-            "smlad %[s2], %[a], %[w01], %[s2]\n\t"
-            "smlabt %[s2], %[c], %[w12], %[s2]\n\t"
-            "ldr %[a], [%[channel], %[row]]\n\t"
-            "add %[x], %[a]\n\t"
+            "smlad %[s1], %[b], %[w12], %[s1]\n\t"
+            "ldr %[a], [%[x], #8]\n\t"
+            "smlabt %[s2], %[a], %[w12], %[s2]\n\t"
+            "add %[x], %[row]\n\t"
             "ldrd %[w01], %[w12], [%[channel], %[taps2]]\n\t"
-            "ldrd %[a], %[b], [%[x]]\n\t"
+            "ldrd %[a], %[b], [%[x], #0]\n\t"
             "smlad %[s0], %[a], %[w01], %[s0]\n\t"
-            "ldrd %[a], %[c], [%[x], #8]\n\t"
+            "smlatb %[s1], %[a], %[w01], %[s1]\n\t"
+            "smlad %[s2], %[b], %[w01], %[s2]\n\t"
             "smlabt %[s0], %[b], %[w12], %[s0]\n\t"
-            "smlad %[s1], %[b], %[w01], %[s1]\n\t"
-            "smlabt %[s1], %[a], %[w12], %[s1]\n\t"
-            "smlad %[s2], %[a], %[w01], %[s2]\n\t"
-            "smlabt %[s2], %[c], %[w12], %[s2]"
+            "smlad %[s1], %[b], %[w12], %[s1]\n\t"
+            "ldr %[a], [%[x], #8]\n\t"
+            "smlabt %[s2], %[a], %[w12], %[s2]\n\t"
             : [x] "+r"(x), [w01] "=&r"(w01), [w12] "=&r"(w12), [a] "=&r"(a), [b] "=&r"(b),
-              [c] "=&r"(c), [s0] "=&r"(sums[0]), [s1] "=&r"(sums[1]), [s2] "=&r"(sums[2])
-            : [channel] "r"(channel), [bias] "i"(offsetof(struct depthwise_channel, bias)),
+              [s0] "=&r"(sums[0]), [s1] "=&r"(sums[1]), [s2] "=&r"(sums[2])
+            : [channel] "r"(channel), [row] "r"(channel->row),
+              [bias] "i"(offsetof(struct depthwise_channel, bias)),
               [taps0] "i"(offsetof(struct depthwise_channel, taps)),
               [taps1] "i"(offsetof(struct depthwise_channel, taps[1])),
-              [taps2] "i"(offsetof(struct depthwise_channel, taps[2])),
-              [row] "i"(offsetof(struct depthwise_channel, row))
+              [taps2] "i"(offsetof(struct depthwise_channel, taps[2]))
             : "memory");
+    return x;
+#else
+    for (int32_t output = 0; output < 3; output++) {
+        sums[output] = depthwise_sum(x, channel, output);
+    }
+    return x + channel->row / 2;
+#endif
+}
+
+/* Sums of 3x3 taps for 6 outputs side by side, two columns apart. Returns the last row. */
+static inline const uint32_t *
+depthwise_taps6_apart(const uint32_t *x, const struct depthwise_channel *channel, int32_t sums[6])
+{
+#if defined(__arm__) && defined(__OPTIMIZE__)
+    uint32_t w01, w12, a, b;
+
+    __asm__("ldr %[s5], [%[channel], %[bias]]\n\t"
+            "ldrd %[w01], %[w12], [%[channel], %[taps0]]\n\t"
+            "ldrd %[a], %[b], [%[x], #0]\n\t"
+            "smlad %[s0], %[a], %[w01], %[s5]\n\t"
+            "smlad %[s1], %[b], %[w01], %[s5]\n\t"
+            "smlabt %[s0], %[b], %[w12], %[s0]\n\t"
+            "ldrd %[a], %[b], [%[x], #8]\n\t"
+            "smlad %[s2], %[a], %[w01], %[s5]\n\t"
+            "smlabt %[s1], %[a], %[w12], %[s1]\n\t"
+            "smlad %[s3], %[b], %[w01], %[s5]\n\t"
+            "smlabt %[s2], %[b], %[w12], %[s2]\n\t"
+            "ldrd %[a], %[b], [%[x], #16]\n\t"
+            "smlad %[s4], %[a], %[w01], %[s5]\n\t"
+            "smlabt %[s3], %[a], %[w12], %[s3]\n\t"
+            "smlad %[s5], %[b], %[w01], %[s5]\n\t"
+            "smlabt %[s4], %[b], %[w12], %[s4]\n\t"
+            "ldr %[a], [%[x], #24]\n\t"
+            "smlabt %[s5], %[a], %[w12], %[s5]\n\t"
+            "add %[x], %[row]\n\t"
+            "ldrd %[w01], %[w12], [%[channel], %[taps1]]\n\t"
+            "ldrd %[a], %[b], [%[x], #0]\n\t"
+            "smlad %[s0], %[a], %[w01], %[s0]\n\t"
+            "smlad %[s1], %[b], %[w01], %[s1]\n\t"
+            "smlabt %[s0], %[b], %[w12], %[s0]\n\t"
+            "ldrd %[a], %[b], [%[x], #8]\n\t"
+            "smlad %[s2], %[a], %[w01], %[s2]\n\t"
+            "smlabt %[s1], %[a], %[w12], %[s1]\n\t"
+            "smlad %[s3], %[b], %[w01], %[s3]\n\t"
+            "smlabt %[s2], %[b], %[w12], %[s2]\n\t"
+            "ldrd %[a], %[b], [%[x], #16]\n\t"
+            "smlad %[s4], %[a], %[w01], %[s4]\n\t"
+            "smlabt %[s3], %[a], %[w12], %[s3]\n\t"
+            "smlad %[s5], %[b], %[w01], %[s5]\n\t"
+            "smlabt %[s4], %[b], %[w12], %[s4]\n\t"
+            "ldr %[a], [%[x], #24]\n\t"
+            "smlabt %[s5], %[a], %[w12], %[s5]\n\t"
+            "add %[x], %[row]\n\t"
+            "ldrd %[w01], %[w12], [%[channel], %[taps2]]\n\t"
+            "ldrd %[a], %[b], [%[x], #0]\n\t"
+            "smlad %[s0], %[a], %[w01], %[s0]\n\t"
+            "smlad %[s1], %[b], %[w01], %[s1]\n\t"
+            "smlabt %[s0], %[b], %[w12], %[s0]\n\t"
+            "ldrd %[a], %[b], [%[x], #8]\n\t"
+            "smlad %[s2], %[a], %[w01], %[s2]\n\t"
+            "smlabt %[s1], %[a], %[w12], %[s1]\n\t"
+            "smlad %[s3], %[b], %[w01], %[s3]\n\t"
+            "smlabt %[s2], %[b], %[w12], %[s2]\n\t"
+            "ldrd %[a], %[b], [%[x], #16]\n\t"
+            "smlad %[s4], %[a], %[w01], %[s4]\n\t"
+            "smlabt %[s3], %[a], %[w12], %[s3]\n\t"
+            "smlad %[s5], %[b], %[w01], %[s5]\n\t"
+            "smlabt %[s4], %[b], %[w12], %[s4]\n\t"
+            "ldr %[a], [%[x], #24]\n\t"
+            "smlabt %[s5], %[a], %[w12], %[s5]\n\t"
+            : [x] "+r"(x), [w01] "=&r"(w01), [w12] "=&r"(w12), [a] "=&r"(a), [b] "=&r"(b),
+              [s0] "=&r"(sums[0]), [s1] "=&r"(sums[1]), [s2] "=&r"(sums[2]), [s3] "=&r"(sums[3]),
+              [s4] "=&r"(sums[4]), [s5] "=&r"(sums[5])
+            : [channel] "r"(channel), [row] "r"(channel->row),
+              [bias] "i"(offsetof(struct depthwise_channel, bias)),
+              [taps0] "i"(offsetof(struct depthwise_channel, taps)),
+              [taps1] "i"(offsetof(struct depthwise_channel, taps[1])),
+              [taps2] "i"(offsetof(struct depthwise_channel, taps[2]))
+            : "memory");
+    return x;
+#else
+    for (int32_t output = 0; output < 6; output++) {
+        sums[output] = depthwise_sum(x, channel, 2 * output);
+    }
+    return x + channel->row / 2;
+#endif
+}
+
+/* Sums of 3x3 taps for 3 outputs side by side, two columns apart. Returns the last row. */
+static inline const uint32_t *
+depthwise_taps3_apart(const uint32_t *x, const struct depthwise_channel *channel, int32_t sums[3])
+{
+#if defined(__arm__) && defined(__OPTIMIZE__)
+    uint32_t w01, w12, a, b;
+
+    __asm__("ldr %[s2], [%[channel], %[bias]]\n\t"
+            "ldrd %[w01], %[w12], [%[channel], %[taps0]]\n\t"
+            "ldrd %[a], %[b], [%[x], #0]\n\t"
+            "smlad %[s0], %[a], %[w01], %[s2]\n\t"
+            "smlad %[s1], %[b], %[w01], %[s2]\n\t"
+            "smlabt %[s0], %[b], %[w12], %[s0]\n\t"
+            "ldrd %[a], %[b], [%[x], #8]\n\t"
+            "smlad %[s2], %[a], %[w01], %[s2]\n\t"
+            "smlabt %[s1], %[a], %[w12], %[s1]\n\t"
+            "smlabt %[s2], %[b], %[w12], %[s2]\n\t"
+            "add %[x], %[row]\n\t"
+            "ldrd %[w01], %[w12], [%[channel], %[taps1]]\n\t"
+            "ldrd %[a], %[b], [%[x], #0]\n\t"
+            "smlad %[s0], %[a], %[w01], %[s0]\n\t"
+            "smlad %[s1], %[b], %[w01], %[s1]\n\t"
+            "smlabt %[s0], %[b], %[w12], %[s0]\n\t"
+            "ldrd %[a], %[b], [%[x], #8]\n\t"
+            "smlad %[s2], %[a], %[w01], %[s2]\n\t"
+            "smlabt %[s1], %[a], %[w12], %[s1]\n\t"
+            "smlabt %[s2], %[b], %[w12], %[s2]\n\t"
+            "add %[x], %[row]\n\t"
+            "ldrd %[w01], %[w12], [%[channel], %[taps2]]\n\t"
+            "ldrd %[a], %[b], [%[x], #0]\n\t"
+            "smlad %[s0], %[a], %[w01], %[s0]\n\t"
+            "smlad %[s1], %[b], %[w01], %[s1]\n\t"
+            "smlabt %[s0], %[b], %[w12], %[s0]\n\t"
+            "ldrd %[a], %[b], [%[x], #8]\n\t"
+            "smlad %[s2], %[a], %[w01], %[s2]\n\t"
+            "smlabt %[s1], %[a], %[w12], %[s1]\n\t"
+            "smlabt %[s2], %[b], %[w12], %[s2]\n\t"
+            : [x] "+r"(x), [w01] "=&r"(w01), [w12] "=&r"(w12), [a] "=&r"(a), [b] "=&r"(b),
+              [s0] "=&r"(sums[0]), [s1] "=&r"(sums[1]), [s2] "=&r"(sums[2])
+            : [channel] "r"(channel), [row] "r"(channel->row),
+              [bias] "i"(offsetof(struct depthwise_channel, bias)),
+              [taps0] "i"(offsetof(struct depthwise_channel, taps)),
+              [taps1] "i"(offsetof(struct depthwise_channel, taps[1])),
+              [taps2] "i"(offsetof(struct depthwise_channel, taps[2]))
+            : "memory");
+    return x;
 #else
     for (int32_t output = 0; output < 3; output++) {
         sums[output] = depthwise_sum(x, channel, 2 * output);
     }
+    return x + channel->row / 2;
 #endif
 }
 
-/* Six sums, rescaled and saturated, to every `step` bytes of y. */
-static inline void depthwise_store6(struct depthwise_channel *channel, int32_t sums[6])
+/* Six sums, rescaled and saturated, to every `step` bytes of y; then x is at the next block. */
+static inline const uint32_t *depthwise_store6(const uint32_t *x, struct depthwise_channel *channel,
+                                               int32_t sums[6])
 {
 #if defined(__arm__) && defined(__OPTIMIZE__)
     register uint32_t a __asm__("r8");
     register uint32_t b __asm__("r9");
-    register uint32_t c __asm__("r10");
-    register uint32_t y __asm__("r11");
-    register uint32_t step __asm__("lr");
+    register uint32_t y __asm__("r10");
+    register uint32_t step __asm__("r11");
 
-    __asm__ volatile("ldmia %[channel], { %[a], %[b], %[c], %[y], %[step] }\n\t"
-                     "smmla %[s0], %[s0], %[a], %[b]\n\t"
-                     "smmla %[s1], %[s1], %[a], %[b]\n\t"
-                     "smmla %[s2], %[s2], %[a], %[b]\n\t"
-                     "smmla %[s3], %[s3], %[a], %[b]\n\t"
-                     "smmla %[s4], %[s4], %[a], %[b]\n\t"
-                     "smmla %[s5], %[s5], %[a], %[b]\n\t"
-                     "ldr %[b], [%[channel], %[advance]]\n\t"
-                     "add %[a], %[y], %[step]\n\t"
-                     "asr %[s0], %[c]\n\t"
-                     "asr %[s1], %[c]\n\t"
-                     "asr %[s2], %[c]\n\t"
-                     "asr %[s3], %[c]\n\t"
-                     "asr %[s4], %[c]\n\t"
-                     "asr %[s5], %[c]\n\t"
-                     "ssat %[s0], #8, %[s0]\n\t"
-                     "ssat %[s1], #8, %[s1]\n\t"
-                     "ssat %[s2], #8, %[s2]\n\t"
-                     "ssat %[s3], #8, %[s3]\n\t"
-                     "ssat %[s4], #8, %[s4]\n\t"
-                     "ssat %[s5], #8, %[s5]\n\t"
-                     "add %[b], %[a]\n\t"
-                     "strb %[s0], [%[y]]\n\t"
-                     "strb %[s1], [%[a]]\n\t"
-                     "strb %[s2], [%[y], %[step], lsl #1]\n\t"
-                     "strb %[s3], [%[a], %[step], lsl #1]\n\t"
-                     "strb %[s4], [%[y], %[step], lsl #2]\n\t"
-                     "strb %[s5], [%[a], %[step], lsl #2]\n\t"
-                     "str %[b], [%[channel], %[place]]"
-                     : [s0] "+r"(sums[0]), [s1] "+r"(sums[1]), [s2] "+r"(sums[2]),
-                       [s3] "+r"(sums[3]), [s4] "+r"(sums[4]), [s5] "+r"(sums[5]), [a] "=&r"(a),
-                       [b] "=&r"(b), [c] "=&r"(c), [y] "=&r"(y), [step] "=&r"(step)
-                     : [channel] "r"(channel), [place] "i"(offsetof(struct depthwise_channel, y)),
-                       [advance] "i"(offsetof(struct depthwise_channel, advance))
-                     : "memory");
+    __asm__ volatile(
+        "ldmia %[channel], { %[a], %[b], %[y], %[step] }\n\t"
+        "smmla %[s0], %[s0], %[a], %[b]\n\t"
+        "smmla %[s1], %[s1], %[a], %[b]\n\t"
+        "smmla %[s2], %[s2], %[a], %[b]\n\t"
+        "smmla %[s3], %[s3], %[a], %[b]\n\t"
+        "smmla %[s4], %[s4], %[a], %[b]\n\t"
+        "smmla %[s5], %[s5], %[a], %[b]\n\t"
+        "ldr %[a], [%[channel], %[shift]]\n\t"
+        "ldr %[b], [%[channel], %[advance]]\n\t"
+        "asr %[s0], %[a]\n\t"
+        "asr %[s1], %[a]\n\t"
+        "asr %[s2], %[a]\n\t"
+        "asr %[s3], %[a]\n\t"
+        "asr %[s4], %[a]\n\t"
+        "asr %[s5], %[a]\n\t"
+        "ssat %[s0], #8, %[s0]\n\t"
+        "ssat %[s1], #8, %[s1]\n\t"
+        "ssat %[s2], #8, %[s2]\n\t"
+        "ssat %[s3], #8, %[s3]\n\t"
+        "ssat %[s4], #8, %[s4]\n\t"
+        "ssat %[s5], #8, %[s5]\n\t"
+        "add %[a], %[y], %[step]\n\t"
+        "add %[b], %[y]\n\t"
+        "strb %[s0], [%[y]]\n\t"
+        "strb %[s1], [%[a]]\n\t"
+        "strb %[s2], [%[y], %[step], lsl #1]\n\t"
+        "strb %[s3], [%[a], %[step], lsl #1]\n\t"
+        "strb %[s4], [%[y], %[step], lsl #2]\n\t"
+        "strb %[s5], [%[a], %[step], lsl #2]\n\t"
+        "str %[b], [%[channel], %[place]]\n\t"
+        "ldr %[b], [%[channel], %[next]]\n\t"
+        "add %[x], %[x], %[b], lsl #2"
+        : [x] "+r"(x), [s0] "+r"(sums[0]), [s1] "+r"(sums[1]), [s2] "+r"(sums[2]),
+          [s3] "+r"(sums[3]), [s4] "+r"(sums[4]), [s5] "+r"(sums[5]), [a] "=&r"(a), [b] "=&r"(b),
+          [y] "=&r"(y), [step] "=&r"(step)
+        : [channel] "r"(channel), [shift] "i"(offsetof(struct depthwise_channel, shift)),
+          [advance] "i"(offsetof(struct depthwise_channel, advance)),
+          [place] "i"(offsetof(struct depthwise_channel, y)),
+          [next] "i"(offsetof(struct depthwise_channel, next))
+        : "memory");
+    return x;
 #else
     for (int32_t output = 0; output < 6; output++) {
         const int32_t high = (int32_t)((int64_t)sums[output] * channel->multiplier >> 32);
         channel->y[output * channel->step] =
             clamp_s8((high + channel->constant) >> channel->shift, -128, 127);
     }
-    channel->y += channel->step + channel->advance;
+    channel->y += channel->advance;
+    return x + channel->next;
 #endif
 }
 
-/* Five sums, rescaled and saturated, to every `step` bytes of y. */
-static inline void depthwise_store5(struct depthwise_channel *channel, int32_t sums[5])
+/* Five sums, rescaled and saturated, to every `step` bytes of y; then x is at the next block. */
+static inline const uint32_t *depthwise_store5(const uint32_t *x, struct depthwise_channel *channel,
+                                               int32_t sums[5])
 {
 #if defined(__arm__) && defined(__OPTIMIZE__)
-    register uint32_t a __asm__("r0");
-    register uint32_t b __asm__("r1");
-    register uint32_t c __asm__("r2");
-    register uint32_t y __asm__("r3");
-    register uint32_t step __asm__("r4");
-    register uint32_t next __asm__("r5");
+    register uint32_t a __asm__("r8");
+    register uint32_t b __asm__("r9");
+    register uint32_t y __asm__("r10");
+    register uint32_t step __asm__("r11");
 
-    __asm__ volatile("ldmia %[channel], { %[a], %[b], %[c], %[y], %[step], %[next] }\n\t"
-                     "smmla %[s0], %[s0], %[a], %[b]\n\t"
-                     "smmla %[s1], %[s1], %[a], %[b]\n\t"
-                     "smmla %[s2], %[s2], %[a], %[b]\n\t"
-                     "smmla %[s3], %[s3], %[a], %[b]\n\t"
-                     "smmla %[s4], %[s4], %[a], %[b]\n\t"
-                     "add %[a], %[y], %[step]\n\t"
-                     "asr %[s0], %[c]\n\t"
-                     "asr %[s1], %[c]\n\t"
-                     "asr %[s2], %[c]\n\t"
-                     "asr %[s3], %[c]\n\t"
-                     "asr %[s4], %[c]\n\t"
-                     "ssat %[s0], #8, %[s0]\n\t"
-                     "ssat %[s1], #8, %[s1]\n\t"
-                     "ssat %[s2], #8, %[s2]\n\t"
-                     "ssat %[s3], #8, %[s3]\n\t"
-                     "ssat %[s4], #8, %[s4]\n\t"
-                     "add %[next], %[a]\n\t"
-                     "strb %[s0], [%[y]]\n\t"
-                     "strb %[s1], [%[a]]\n\t"
-                     "strb %[s2], [%[y], %[step], lsl #1]\n\t"
-                     "strb %[s3], [%[a], %[step], lsl #1]\n\t"
-                     "strb %[s4], [%[y], %[step], lsl #2]\n\t"
-                     "str %[next], [%[channel], %[place]]"
-                     : [s0] "+r"(sums[0]), [s1] "+r"(sums[1]), [s2] "+r"(sums[2]),
-                       [s3] "+r"(sums[3]), [s4] "+r"(sums[4]), [a] "=&r"(a), [b] "=&r"(b),
-                       [c] "=&r"(c), [y] "=&r"(y), [step] "=&r"(step), [next] "=&r"(next)
-                     : [channel] "r"(channel), [place] "i"(offsetof(struct depthwise_channel, y))
-                     : "memory");
+    __asm__ volatile(
+        "ldmia %[channel], { %[a], %[b], %[y], %[step] }\n\t"
+        "smmla %[s0], %[s0], %[a], %[b]\n\t"
+        "smmla %[s1], %[s1], %[a], %[b]\n\t"
+        "smmla %[s2], %[s2], %[a], %[b]\n\t"
+        "smmla %[s3], %[s3], %[a], %[b]\n\t"
+        "smmla %[s4], %[s4], %[a], %[b]\n\t"
+        "ldr %[a], [%[channel], %[shift]]\n\t"
+        "ldr %[b], [%[channel], %[advance]]\n\t"
+        "asr %[s0], %[a]\n\t"
+        "asr %[s1], %[a]\n\t"
+        "asr %[s2], %[a]\n\t"
+        "asr %[s3], %[a]\n\t"
+        "asr %[s4], %[a]\n\t"
+        "ssat %[s0], #8, %[s0]\n\t"
+        "ssat %[s1], #8, %[s1]\n\t"
+        "ssat %[s2], #8, %[s2]\n\t"
+        "ssat %[s3], #8, %[s3]\n\t"
+        "ssat %[s4], #8, %[s4]\n\t"
+        "add %[a], %[y], %[step]\n\t"
+        "add %[b], %[y]\n\t"
+        "strb %[s0], [%[y]]\n\t"
+        "strb %[s1], [%[a]]\n\t"
+        "strb %[s2], [%[y], %[step], lsl #1]\n\t"
+        "strb %[s3], [%[a], %[step], lsl #1]\n\t"
+        "strb %[s4], [%[y], %[step], lsl #2]\n\t"
+        "str %[b], [%[channel], %[place]]\n\t"
+        "ldr %[b], [%[channel], %[next]]\n\t"
+        "add %[x], %[x], %[b], lsl #2"
+        : [x] "+r"(x), [s0] "+r"(sums[0]), [s1] "+r"(sums[1]), [s2] "+r"(sums[2]),
+          [s3] "+r"(sums[3]), [s4] "+r"(sums[4]), [a] "=&r"(a), [b] "=&r"(b), [y] "=&r"(y),
+          [step] "=&r"(step)
+        : [channel] "r"(channel), [shift] "i"(offsetof(struct depthwise_channel, shift)),
+          [advance] "i"(offsetof(struct depthwise_channel, advance)),
+          [place] "i"(offsetof(struct depthwise_channel, y)),
+          [next] "i"(offsetof(struct depthwise_channel, next))
+        : "memory");
+    return x;
 #else
     for (int32_t output = 0; output < 5; output++) {
         const int32_t high = (int32_t)((int64_t)sums[output] * channel->multiplier >> 32);
         channel->y[output * channel->step] =
             clamp_s8((high + channel->constant) >> channel->shift, -128, 127);
     }
-    channel->y += channel->step + channel->advance;
+    channel->y += channel->advance;
+    return x + channel->next;
 #endif
 }
 
-/* Three sums, rescaled and saturated, to every `step` bytes of y. */
-static inline void depthwise_store3(struct depthwise_channel *channel, int32_t sums[3])
+/* Three sums, rescaled and saturated, to every `step` bytes of y; then x is at the next block. */
+static inline const uint32_t *depthwise_store3(const uint32_t *x, struct depthwise_channel *channel,
+                                               int32_t sums[3])
 {
 #if defined(__arm__) && defined(__OPTIMIZE__)
-    register uint32_t a __asm__("r0");
-    register uint32_t b __asm__("r1");
-    register uint32_t c __asm__("r2");
-    register uint32_t y __asm__("r3");
-    register uint32_t step __asm__("r4");
-    register uint32_t next __asm__("r5");
+    register uint32_t a __asm__("r8");
+    register uint32_t b __asm__("r9");
+    register uint32_t y __asm__("r10");
+    register uint32_t step __asm__("r11");
 
     __asm__ volatile(
-        "ldmia %[channel], { %[a], %[b], %[c], %[y], %[step], %[next] }\n\t"
+        "ldmia %[channel], { %[a], %[b], %[y], %[step] }\n\t"
         "smmla %[s0], %[s0], %[a], %[b]\n\t"
         "smmla %[s1], %[s1], %[a], %[b]\n\t"
         "smmla %[s2], %[s2], %[a], %[b]\n\t"
-        "add %[a], %[y], %[step]\n\t"
-        "asr %[s0], %[c]\n\t"
-        "asr %[s1], %[c]\n\t"
-        "asr %[s2], %[c]\n\t"
+        "ldr %[a], [%[channel], %[shift]]\n\t"
+        "ldr %[b], [%[channel], %[advance]]\n\t"
+        "asr %[s0], %[a]\n\t"
+        "asr %[s1], %[a]\n\t"
+        "asr %[s2], %[a]\n\t"
         "ssat %[s0], #8, %[s0]\n\t"
         "ssat %[s1], #8, %[s1]\n\t"
         "ssat %[s2], #8, %[s2]\n\t"
-        "add %[next], %[a]\n\t"
+        "add %[a], %[y], %[step]\n\t"
+        "add %[b], %[y]\n\t"
         "strb %[s0], [%[y]]\n\t"
         "strb %[s1], [%[a]]\n\t"
         "strb %[s2], [%[y], %[step], lsl #1]\n\t"
-        "str %[next], [%[channel], %[place]]"
-        : [s0] "+r"(sums[0]), [s1] "+r"(sums[1]), [s2] "+r"(sums[2]), [a] "=&r"(a), [b] "=&r"(b),
-          [c] "=&r"(c), [y] "=&r"(y), [step] "=&r"(step), [next] "=&r"(next)
-        : [channel] "r"(channel), [place] "i"(offsetof(struct depthwise_channel, y))
+        "str %[b], [%[channel], %[place]]\n\t"
+        "ldr %[b], [%[channel], %[next]]\n\t"
+        "add %[x], %[x], %[b], lsl #2"
+        : [x] "+r"(x), [s0] "+r"(sums[0]), [s1] "+r"(sums[1]), [s2] "+r"(sums[2]), [a] "=&r"(a),
+          [b] "=&r"(b), [y] "=&r"(y), [step] "=&r"(step)
+        : [channel] "r"(channel), [shift] "i"(offsetof(struct depthwise_channel, shift)),
+          [advance] "i"(offsetof(struct depthwise_channel, advance)),
+          [place] "i"(offsetof(struct depthwise_channel, y)),
+          [next] "i"(offsetof(struct depthwise_channel, next))
         : "memory");
+    return x;
 #else
     for (int32_t output = 0; output < 3; output++) {
         const int32_t high = (int32_t)((int64_t)sums[output] * channel->multiplier >> 32);
         channel->y[output * channel->step] =
             clamp_s8((high + channel->constant) >> channel->shift, -128, 127);
     }
-    channel->y += channel->step + channel->advance;
+    channel->y += channel->advance;
+    return x + channel->next;
 #endif
 }
 
-/* `count` blocks of outputs, each `words` behind the one before. */
+/* Rows of `count` blocks of outputs, of the channels up to `end`. */
 static void __attribute__((noinline))
-depthwise_blocks(const uint32_t *x, int32_t words, int32_t count, int32_t outputs,
-                 struct depthwise_channel *channel)
+depthwise_blocks(const struct planes_s8 *layer, const uint32_t *planes, int32_t rows, int32_t count,
+                 struct depthwise_channel *channel, const struct depthwise_channel *end)
 {
-    const uint32_t *end = x + words * count;
+    const int32_t outputs = layer->block, apart = layer->stride_x;
 
-    if (outputs == 6) {
-        for (; x != end; x += words) {
-            int32_t sums[6];
-            depthwise_taps6(x, channel, sums);
-            depthwise_store6(channel, sums);
+    for (; channel != end; channel++) {
+        const uint32_t *x = planes;
+        for (int32_t row = rows; row > 0; row--) {
+            const uint32_t *at = x;
+            int32_t left = count;
+            if (outputs == 6 && apart == 1) {
+                for (; left > 0; left--) {
+                    int32_t sums[6];
+                    at = depthwise_taps6(at, channel, sums);
+                    at = depthwise_store6(at, channel, sums);
+                }
+            } else if (outputs == 5 && apart == 1) {
+                for (; left > 0; left--) {
+                    int32_t sums[5];
+                    at = depthwise_taps5(at, channel, sums);
+                    at = depthwise_store5(at, channel, sums);
+                }
+            } else if (outputs == 3 && apart == 1) {
+                for (; left > 0; left--) {
+                    int32_t sums[3];
+                    at = depthwise_taps3(at, channel, sums);
+                    at = depthwise_store3(at, channel, sums);
+                }
+            } else if (outputs == 6 && apart == 2) {
+                for (; left > 0; left--) {
+                    int32_t sums[6];
+                    at = depthwise_taps6_apart(at, channel, sums);
+                    at = depthwise_store6(at, channel, sums);
+                }
+            } else {
+                for (; left > 0; left--) {
+                    int32_t sums[3];
+                    at = depthwise_taps3_apart(at, channel, sums);
+                    at = depthwise_store3(at, channel, sums);
+                }
+            }
+            x += channel->down;
+            channel->y -= channel->excess;
         }
-    } else if (outputs == 5) {
-        for (; x != end; x += words) {
-            int32_t sums[5];
-            depthwise_taps5(x, channel, sums);
-            depthwise_store5(channel, sums);
+        planes += layer->plane_x / 2;
+    }
+}
+
+/* The weights of four channels and what rescales their sums, which are 256 times too large. */
+static void depthwise_relu_lanes(const struct planes_s8 *layer, int32_t channel,
+                                 struct depthwise_channel lanes[4])
+{
+    const int32_t channels = layer->channels;
+    const int8_t *weight = layer->weight + channel;
+
+    for (int32_t row = 0; row < 3; row++) {
+        const uint32_t left = four_bytes(weight), middle = four_bytes(weight + channels);
+        const uint32_t right = four_bytes(weight + 2 * channels);
+        const uint32_t even[3] = {sxtab16(0, left), sxtab16(0, middle), sxtab16(0, right)};
+        const uint32_t odd[3] = {sxtab16_ror8(0, left), sxtab16_ror8(0, middle),
+                                 sxtab16_ror8(0, right)};
+        for (int32_t pair = 0; pair < 2; pair++) {
+            lanes[0].taps[row][pair] = pkhbt(even[pair], even[pair + 1]);
+            lanes[1].taps[row][pair] = pkhbt(odd[pair], odd[pair + 1]);
+            lanes[2].taps[row][pair] = pkhtb(even[pair], even[pair + 1]);
+            lanes[3].taps[row][pair] = pkhtb(odd[pair], odd[pair + 1]);
         }
+        weight += 3 * channels;
+    }
+    for (int32_t lane = 0; lane < 4; lane++) {
+        const int32_t at = channel + lane;
+        const int32_t multiplier = layer->multiplier[at * layer->multiplier_step];
+        const int32_t shift = (multiplier & layer->told) - layer->shift[at * layer->shift_step];
+        lanes[lane].bias = layer->bias[at];
+        lanes[lane].multiplier = multiplier;
+        /* floor((sum * multiplier / 2^32 + constant) / 2^(shift + 7)) rounds as `requantize`. */
+        lanes[lane].constant = (2 * layer->zero_y + 1) * (1 << (shift + 6)) + (shift > 0 ? 64 : 0);
+        lanes[lane].shift = shift + 7;
+    }
+}
+
+/* Rows of outputs of a channel whose last block reaches beyond the picture. */
+static void depthwise_relu_guarded(const struct planes_s8 *layer, const uint32_t *x, int32_t rows,
+                                   struct depthwise_channel *lane)
+{
+    const int32_t outputs = layer->block, whole = layer->blocks - 1, apart = layer->stride_x;
+    const int32_t rest = layer->out_x - whole * outputs, channels = layer->channels;
+    int8_t *y = lane->y;
+
+    for (; rows > 0; rows--) {
+        int8_t outside[6];
+        depthwise_blocks(layer, x, 1, whole, lane, lane + 1);
+        lane->y = outside;
+        lane->step = 1;
+        depthwise_blocks(layer, x + whole * outputs * apart / 2, 1, 1, lane, lane + 1);
+        lane->step = channels;
+        for (int32_t i = 0; i < rest; i++) {
+            y[(whole * outputs + i) * channels] = outside[i];
+        }
+        x += lane->down;
+        y += layer->out_x * channels;
+        lane->y = y;
+    }
+}
+
+/* Rows of outputs of channels. Blocks may reach into the next row, which is written later: not
+ * those of the last row. */
+static void depthwise_relu_rows(const struct planes_s8 *layer, const uint32_t *planes, int32_t rows,
+                                int32_t last, struct depthwise_channel *lane,
+                                const struct depthwise_channel *end)
+{
+    const int32_t excess = layer->blocks * layer->block - layer->out_x;
+    const int32_t guarded = excess > layer->out_x ? rows : excess > 0 ? last : 0;
+    const int32_t free = rows - guarded;
+
+    if (layer->blocks == 1) {
+        depthwise_blocks(layer, planes, 1, free, lane, end);
     } else {
-        for (; x != end; x += words) {
-            int32_t sums[3];
-            depthwise_taps3(x, channel, sums);
-            depthwise_store3(channel, sums);
+        depthwise_blocks(layer, planes, free, layer->blocks, lane, end);
+    }
+    for (planes += free * lane->down; guarded > 0 && lane != end; lane++) {
+        depthwise_relu_guarded(layer, planes, guarded, lane);
+        planes += layer->plane_x / 2;
+    }
+}
+
+static void __attribute__((noinline))
+depthwise_relu_s8(const struct planes_s8 *layer, const int8_t *x, int8_t *y, void *scratch)
+{
+    const int32_t channels = layer->channels;
+    const int32_t words = 2 * layer->plane_x; /* a row of all planes */
+    const int32_t down = words * layer->stride_y, one = layer->blocks == 1;
+    uint32_t *const planes = scratch;
+    struct depthwise_channel lanes[4];
+
+    clear_planes(planes, layer->plane_bytes / 4, layer->zero_x);
+    for (int32_t lane = 0; lane < 4; lane++) {
+        lanes[lane].step = channels;
+        lanes[lane].row = 4 * words;
+        lanes[lane].down = down;
+        lanes[lane].advance = (one ? layer->out_x : layer->block) * channels;
+        lanes[lane].next = (one ? down : layer->block * layer->stride_x / 2) - 2 * words;
+        lanes[lane].excess = one ? 0 : (layer->blocks * layer->block - layer->out_x) * channels;
+    }
+    for (int32_t picture = 0; picture < layer->batch; picture++) {
+        for (int32_t first = 0; first < channels; first += 4) {
+            const int32_t base = first + 4 > channels ? channels - 4 : first;
+            depthwise_relu_lanes(layer, base, lanes);
+            for (int32_t lane = 0; lane < 4; lane++) {
+                lanes[lane].y = y + base + lane;
+            }
+            for (int32_t out_y = 0; out_y < layer->out_y; out_y += layer->band_y) {
+                const int32_t left = layer->out_y - out_y;
+                const int32_t rows = left < layer->band_y ? left : layer->band_y;
+                const int32_t top = out_y * layer->stride_y - layer->pad_y;
+                const int32_t kept = out_y > 0 ? 3 - layer->stride_y : 0;
+                const int32_t needed = (rows - 1) * layer->stride_y + 3 - kept;
+                keep_planes(planes, layer->band_y * layer->stride_y * words, kept * words);
+                depthwise_fill(layer, x + base, top + kept, needed, planes + kept * words);
+                depthwise_relu_rows(layer, planes + (first - base) * layer->plane_x / 2, rows,
+                                    rows == left, lanes + first - base, lanes + 4);
+            }
         }
+        x += layer->in_y * layer->in_x * channels;
+        y += layer->out_y * layer->out_x * channels;
     }
 }
 #endif
@@ -2118,6 +2480,9 @@ static void depthwise3x3_relu2_s8(const struct depthwise3x3_relu2_s8 *layer, con
 /* 3x3 convolution of each channel for itself, weights [y][x][channel], some channels at a time.
  * What they need of x lies in scratch with its padding; with DSP instructions as int16. */
 struct depthwise3x3_relu2_s8 {
+#if KERNEL_DSP
+    struct planes_s8 planes;
+#else
     int32_t batch, channels;
     int32_t in_y, in_x;
     int32_t out_y, out_x;
@@ -2131,138 +2496,15 @@ struct depthwise3x3_relu2_s8 {
     int32_t zero_x;
     int32_t zero_y;
     int32_t low, high;
-#if KERNEL_DSP
-    int32_t plane_x;     /* columns of a plane in scratch */
-    int32_t block_x;     /* outputs at a time */
-    int32_t blocks;      /* of a row */
-    int32_t band_y;      /* output rows at a time */
-    int32_t plane_bytes; /* of the rows of a band of all planes */
-#else
     int32_t row_x; /* columns of a row in scratch */
 #endif
 };
 
 #if KERNEL_DSP
-/* The weights of a channel, 2^up times, and what rescales its sums. */
-static void depthwise3x3_relu2_s8_lane(const struct depthwise3x3_relu2_s8 *layer, int32_t channel,
-                                       struct depthwise_channel *lane)
-{
-    const int32_t channels = layer->channels;
-    const int8_t *weight = layer->weight + channel;
-    const int32_t shift = -layer->shift;
-    const int32_t up = shift > 16 ? 24 - shift : 8;
-
-    for (int32_t row = 0; row < 3; row++) {
-        const uint32_t left = (uint32_t)weight[0] << up & 0xffffu;
-        const uint32_t middle = (uint32_t)weight[channels] << up & 0xffffu;
-        const uint32_t right = (uint32_t)weight[2 * channels] << up;
-        lane->taps[row][0] = left | middle << 16;
-        lane->taps[row][1] = middle | right << 16;
-        weight += 3 * channels;
-    }
-    lane->row = 8 * layer->plane_x;
-    lane->bias = layer->bias[channel] * (1 << up);
-    lane->multiplier = layer->multiplier;
-    /* floor((sum * multiplier / 2^32 + constant) / 2^(shift + up - 1)) rounds as `requantize`. */
-    lane->constant = (1 << (shift + up - 2)) + layer->zero_y * (1 << (shift + up - 1));
-    lane->constant += shift > 0 ? 1 << (up - 2) : 0;
-    lane->shift = shift + up - 1;
-    lane->step = channels;
-}
-
-/* Rows of outputs of a channel. Blocks may reach into the next row, which is written later: not
- * those of the last row. */
-static void depthwise3x3_relu2_s8_rows(const struct depthwise3x3_relu2_s8 *layer, const uint32_t *x,
-                                       int32_t rows, int32_t last, struct depthwise_channel *lane)
-{
-    const int32_t outputs = layer->block_x, blocks = layer->blocks;
-    const int32_t excess = blocks * outputs - layer->out_x;
-    const int32_t guarded = excess > layer->out_x ? rows : excess > 0 ? last : 0;
-    const int32_t words = 2 * layer->plane_x * layer->stride_y;
-    const int32_t channels = lane->step;
-
-    if (blocks == 1) {
-        lane->advance = (layer->out_x - 1) * channels;
-        depthwise_blocks(x, words, rows - guarded, outputs, lane);
-        x += (rows - guarded) * words;
-        rows = guarded;
-    }
-    lane->advance = (outputs - 1) * channels;
-    for (; rows > 0; rows--) {
-        const int32_t whole = rows > guarded ? blocks : blocks - 1;
-        depthwise_blocks(x, 3, whole, outputs, lane);
-        lane->y -= (whole * outputs - layer->out_x) * channels;
-        if (whole < blocks) {
-            int8_t outside[6];
-            int8_t *y = lane->y;
-            lane->y = outside;
-            lane->step = 1;
-            depthwise_blocks(x + 3 * whole, 3, 1, outputs, lane);
-            lane->step = channels;
-            lane->y = y;
-            for (int32_t i = 0; i < outputs - excess; i++) {
-                y[(i - outputs + excess) * channels] = outside[i];
-            }
-        }
-        x += words;
-    }
-}
-
-/* Rows of four channels from `in_y` on into `planes`; outside the picture they are zero. */
-static void depthwise3x3_relu2_s8_fill(const struct depthwise3x3_relu2_s8 *layer, const int8_t *x,
-                                       int32_t in_y, int32_t rows, uint32_t *planes)
-{
-    const int32_t words = 2 * layer->plane_x;
-    const int32_t above = in_y < 0 ? -in_y : 0;
-    const int32_t first = above < rows ? above : rows;
-    const int32_t below = layer->in_y - in_y;
-    const int32_t end = below < rows ? below : rows;
-    const int32_t last = end > first ? end : first;
-
-    clear_planes(planes, first * words, layer->zero_x);
-    if (last > first) {
-        const int8_t *inputs = x + (in_y + first) * layer->in_x * layer->channels;
-        depthwise_planes(inputs, last - first, layer->in_x, layer->channels, layer->pad_x,
-                         layer->zero_x, layer->plane_x / 2, planes + first * words);
-    }
-    clear_planes(planes + last * words, (rows - last) * words, layer->zero_x);
-}
-
 static void depthwise3x3_relu2_s8(const struct depthwise3x3_relu2_s8 *layer, const int8_t *x,
                                   int8_t *y, void *scratch)
 {
-    const int32_t channels = layer->channels;
-    const int32_t words = 2 * layer->plane_x; /* a row of all planes */
-    uint32_t *const planes = scratch;
-
-    clear_planes(planes, layer->plane_bytes / 4, layer->zero_x);
-    for (int32_t picture = 0; picture < layer->batch; picture++) {
-        for (int32_t first = 0; first < channels; first += 4) {
-            const int32_t base = first + 4 > channels ? channels - 4 : first;
-            struct depthwise_channel lanes[4];
-            for (int32_t lane = 0; lane < 4; lane++) {
-                depthwise3x3_relu2_s8_lane(layer, base + lane, &lanes[lane]);
-                lanes[lane].y = y + base + lane;
-            }
-            for (int32_t out_y = 0; out_y < layer->out_y; out_y += layer->band_y) {
-                const int32_t left = layer->out_y - out_y;
-                const int32_t rows = left < layer->band_y ? left : layer->band_y;
-                const int32_t top = out_y * layer->stride_y - layer->pad_y;
-                const int32_t kept = out_y > 0 ? 3 - layer->stride_y : 0;
-                const int32_t needed = (rows - 1) * layer->stride_y + 3 - kept;
-                uint32_t *fresh = planes + kept * words;
-                keep_planes(planes, layer->band_y * layer->stride_y * words, kept * words);
-                depthwise3x3_relu2_s8_fill(layer, x + base, top + kept, needed, fresh);
-                for (int32_t lane = first - base; lane < 4; lane++) {
-                    const uint32_t *plane = planes + lane * layer->plane_x / 2;
-                    const int32_t last = rows == left;
-                    depthwise3x3_relu2_s8_rows(layer, plane, rows, last, &lanes[lane]);
-                }
-            }
-        }
-        x += layer->in_y * layer->in_x * channels;
-        y += layer->out_y * layer->out_x * channels;
-    }
+    depthwise_relu_s8(&layer->planes, x, y, scratch);
 }
 #else
 static void depthwise3x3_relu2_s8_take(const struct depthwise3x3_relu2_s8 *layer, int32_t first,
@@ -2656,44 +2898,22 @@ static const struct conv_s8 conv1 = {
 
 /* depthwise */
 static const struct depthwise3x3_relu2_s8 depthwise2 = {
+#if KERNEL_MVE
     .channels = 8,
     .batch = 1,
-#if KERNEL_MVE
     .in_y = 4,
     .out_y = 4,
     .out_x = 5,
-#else
-    .in_y = 5,
-    .in_x = 4,
-    .out_y = 5,
-    .out_x = 4,
-    .kernel_y = 3,
-    .kernel_x = 3,
-#endif
     .stride_y = 1,
     .stride_x = 1,
-#if !KERNEL_MVE
-    .dilation_y = 1,
-    .dilation_x = 1,
-#endif
     .pad_y = 1,
-#if KERNEL_MVE
     .weight = depthwise2_weight_mve,
-#else
-    .pad_x = 1,
-    .weight = depthwise2_weight,
-    .bias = depthwise2_bias,
-#endif
     .multiplier = 1360727253,
     .shift = -7,
     .zero_x = -128,
     .zero_y = -128,
     .low = -128,
     .high = 127,
-#if KERNEL_MVE
-    .plane_x = 7,
-    .block_x = 1,
-    .band_y = 4,
     .in_picture = 160,
     .out_picture = 160,
     .window_y = 3,
@@ -2701,10 +2921,13 @@ static const struct depthwise3x3_relu2_s8 depthwise2 = {
     .in_step_x = 32,
     .out_step_y = 8,
     .out_step_x = 32,
+    .plane_x = 7,
     .left = 1,
     .first_x = 0,
     .columns = 5,
+    .band_y = 4,
     .block_y = 4,
+    .block_x = 1,
     .taps = {0, 1, 2, 7, 8, 9, 14, 15, 16, 21, 22, 23, 0, 0, 0, 0},
     .order = {0, 1, 2, 3, 4, 5, 6, 7, 8, -1, -1, -1, -1, -1, -1, -1},
     .weights = 9,
@@ -2712,12 +2935,55 @@ static const struct depthwise3x3_relu2_s8 depthwise2 = {
     .lanes = {3},
     .scales = depthwise2_scales_mve,
 #elif KERNEL_DSP
-    .plane_x = 8,
-    .block_x = 5,
-    .blocks = 1,
-    .band_y = 5,
-    .plane_bytes = 448,
+    .planes.batch = 1,
+    .planes.channels = 8,
+    .planes.in_y = 5,
+    .planes.in_x = 4,
+    .planes.out_y = 5,
+    .planes.out_x = 4,
+    .planes.stride_y = 1,
+    .planes.stride_x = 1,
+    .planes.pad_y = 1,
+    .planes.pad_x = 1,
+    .planes.weight = depthwise2_weight,
+    .planes.bias = depthwise2_planes_bias_dsp,
+    .planes.multiplier = depthwise2_planes_multiplier_dsp,
+    .planes.shift = depthwise2_planes_shift_dsp,
+    .planes.told = 0,
+    .planes.multiplier_step = 0,
+    .planes.shift_step = 0,
+    .planes.zero_x = -128,
+    .planes.zero_y = -128,
+    .planes.low = -128,
+    .planes.high = 127,
+    .planes.plane_x = 6,
+    .planes.block = 5,
+    .planes.blocks = 1,
+    .planes.band_y = 5,
+    .planes.plane_bytes = 340,
 #else
+    .channels = 8,
+    .batch = 1,
+    .in_y = 5,
+    .in_x = 4,
+    .out_y = 5,
+    .out_x = 4,
+    .kernel_y = 3,
+    .kernel_x = 3,
+    .stride_y = 1,
+    .stride_x = 1,
+    .dilation_y = 1,
+    .dilation_x = 1,
+    .pad_y = 1,
+    .pad_x = 1,
+    .weight = depthwise2_weight,
+    .bias = depthwise2_bias,
+    .multiplier = 1360727253,
+    .shift = -7,
+    .zero_x = -128,
+    .zero_y = -128,
+    .low = -128,
+    .high = 127,
     .row_x = 8,
 #endif
 };
@@ -2841,9 +3107,9 @@ static const struct dequantize_s8 dequantize6 = {
  *   input0                0 .. 640
  *   quantize0             0 .. 160  over input0
  *   conv1_scratch       160 .. 340
- *   conv1               448 .. 608
- *   depthwise2_scratch    0 .. 448
- *   depthwise2          448 .. 608  in place of conv1
+ *   conv1               340 .. 500
+ *   depthwise2_scratch    0 .. 340
+ *   depthwise2          340 .. 500  in place of conv1
  *   conv3_scratch       240 .. 304
  *   conv3                 0 .. 240
  *   reduce4               0 ..  12  over conv3
@@ -2857,9 +3123,9 @@ void separable_run(void *arena)
     float *const f = (float *)arena;
 
     quantize_s8(&quantize0, f, a);                           /* x */
-    conv_s8(&conv1, a, a + 448, a + 160);                    /* stem */
-    depthwise3x3_relu2_s8(&depthwise2, a + 448, a + 448, a); /* depthwise */
-    conv_s8(&conv3, a + 448, a, a + 240);                    /* pointwise */
+    conv_s8(&conv1, a, a + 340, a + 160);                    /* stem */
+    depthwise3x3_relu2_s8(&depthwise2, a + 340, a + 340, a); /* depthwise */
+    conv_s8(&conv3, a + 340, a, a + 240);                    /* pointwise */
     reduce_sum_columns_s8(&reduce4, a, a);                   /* pool */
     dense_s8(&dense5, a, a + 28, a + 12);                    /* head */
     dequantize_s8(&dequantize6, a + 28, f);                  /* head */
@@ -2934,7 +3200,9 @@ static uint32_t weights_crc32(void)
     crc = crc32_elements(crc, conv1_pairs_weight_dsp, 96, 2);
     crc = crc32_elements(crc, conv1_pairs_multiplier_dsp, 2, 4);
     crc = crc32_elements(crc, depthwise2_weight, 72, 1);
-    crc = crc32_elements(crc, depthwise2_bias, 8, 4);
+    crc = crc32_elements(crc, depthwise2_planes_bias_dsp, 8, 4);
+    crc = crc32_elements(crc, depthwise2_planes_multiplier_dsp, 1, 4);
+    crc = crc32_elements(crc, depthwise2_planes_shift_dsp, 1, 4);
     crc = crc32_elements(crc, conv3_pairs_weight_dsp, 72, 2);
     crc = crc32_elements(crc, conv3_pairs_multiplier_dsp, 2, 4);
     crc = crc32_elements(crc, dense5_pairs_weight_dsp, 40, 2);
