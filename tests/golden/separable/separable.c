@@ -603,29 +603,93 @@ static inline void products_s8(const uint8_t *patch, int32_t stride, const int8_
 #else
 enum { step_s8 = 1 };
 
-/* Sums of weight * patch for two patches, `stride` apart, and for up to 16 outputs. */
-static inline void products_s8(const uint8_t *patch, int32_t stride, const int8_t *weight,
-                               int32_t left, int32_t inputs, int32_t outputs, int32_t sums[2][16])
+/* Sums of weight * patch for two patches, `stride` apart, and for the weights of two outputs. */
+static inline void pair_s8(const uint8_t *patch, int32_t stride, const int8_t *weight,
+                           const int8_t *other, int32_t inputs, int32_t sums[4])
 {
-    (void)left;
-    for (int32_t output = 0; output < outputs; output += 2) {
-        const int8_t *other = output + 1 < outputs ? weight + inputs : weight;
-        int32_t products[4] = {0, 0, 0, 0};
+    int32_t products[4] = {0, 0, 0, 0};
 
-        for (int32_t input = 0; input < inputs; input++) {
-            products[0] += patch[input] * weight[input];
-            products[1] += patch[input] * other[input];
-            products[2] += patch[stride + input] * weight[input];
-            products[3] += patch[stride + input] * other[input];
-        }
-        sums[0][output] = products[0];
-        sums[0][output + 1] = products[1];
-        sums[1][output] = products[2];
-        sums[1][output + 1] = products[3];
-        weight += 2 * inputs;
+    for (int32_t input = 0; input < inputs; input++) {
+        products[0] += patch[input] * weight[input];
+        products[1] += patch[input] * other[input];
+        products[2] += patch[stride + input] * weight[input];
+        products[3] += patch[stride + input] * other[input];
     }
+    memcpy(sums, products, sizeof products);
 }
 #endif
+
+#if KERNEL_WIDE
+/* Weights of layers so small that outputs are the lanes: [outputs / 16][input][16]. */
+enum { shallow_s8 = 1024 };
+
+/* Whether a layer is so small, with its weights turned. */
+static inline int32_t turn_s8(const int8_t *weight, int32_t inputs, int32_t outputs,
+                              int32_t turned[shallow_s8])
+{
+    const int32_t most = shallow_s8 / 16;
+
+    if (inputs > most || (outputs + 15) / 16 * inputs > most) {
+        return 0;
+    }
+    for (int32_t first = 0; first < outputs; first += 16) {
+        for (int32_t input = 0; input < inputs; input++) {
+            for (int32_t output = first; output < first + 16; output++) {
+                *turned++ = output < outputs ? weight[output * inputs + input] : 0;
+            }
+        }
+    }
+    return 1;
+}
+
+/* The same sums by turned weights. */
+static __attribute__((noinline)) void products_turned_s8(const uint8_t *patch, int32_t stride,
+                                                         const int32_t *weight, int32_t inputs,
+                                                         int32_t sums[2][16])
+{
+    typedef int32_t eight_s32 __attribute__((vector_size(32)));
+    eight_s32 one = {0}, one_more = {0}, other = {0}, other_more = {0};
+
+    for (int32_t input = 0; input < inputs; input++) {
+        const int32_t x = patch[input], next = patch[stride + input];
+        eight_s32 factor, factor_more;
+        memcpy(&factor, weight, sizeof factor);
+        memcpy(&factor_more, weight + 8, sizeof factor_more);
+        one += factor * x;
+        one_more += factor_more * x;
+        other += factor * next;
+        other_more += factor_more * next;
+        weight += 16;
+    }
+    memcpy(sums[0], &one, sizeof one);
+    memcpy(sums[0] + 8, &one_more, sizeof one_more);
+    memcpy(sums[1], &other, sizeof other);
+    memcpy(sums[1] + 8, &other_more, sizeof other_more);
+}
+#endif
+
+/* Copies bytes, 128 added so that none is negative. */
+static inline void flip_run(uint8_t *to, const int8_t *from, int32_t count)
+{
+    for (; count >= 8; count -= 8) {
+#if KERNEL_WIDE
+        uint64_t eight;
+        memcpy(&eight, from, 8);
+        eight ^= 0x8080808080808080u;
+        memcpy(to, &eight, 8);
+#else
+#pragma GCC unroll 8
+        for (int32_t i = 0; i < 8; i++) {
+            to[i] = (uint8_t)(from[i] + 128);
+        }
+#endif
+        to += 8;
+        from += 8;
+    }
+    for (; count > 0; count--) {
+        *to++ = (uint8_t)(*from++ + 128);
+    }
+}
 
 /* Sums of weight * x for up to 4 outputs. */
 static inline void products4_s8(const int8_t *x, const int8_t *weight, int32_t inputs,
@@ -2043,9 +2107,9 @@ struct conv_s8 {
     int32_t stride_y, stride_x;
     int32_t dilation_y;
     int32_t pad_y, pad_x;
+    int32_t pointwise; /* whether an output pixel lies under the input pixel of its place alone */
     int32_t zero_x;
 #if KERNEL_DSP
-    int32_t pointwise; /* whether an output pixel lies under the input pixel of its place alone */
     struct pairs_s8 pairs;
 #else
     const int8_t *weight;
@@ -2056,7 +2120,6 @@ struct conv_s8 {
 #endif
 };
 
-#if KERNEL_DSP
 /* Where a window lies: its first tap within the picture that begins at `start`. */
 struct conv_s8_window {
     int32_t start, top, left;
@@ -2077,6 +2140,7 @@ static inline void conv_s8_advance(const struct conv_s8 *layer, struct conv_s8_w
     }
 }
 
+#if KERNEL_DSP
 /* The first tap of a window that is wholly inside. */
 static inline const int8_t *conv_s8_first(const struct conv_s8 *layer, const int8_t *x,
                                           const struct conv_s8_window *window)
@@ -2210,37 +2274,33 @@ static void conv_s8(const struct conv_s8 *layer, const int8_t *x, int8_t *y, voi
 
 #else
 
-static void conv_s8_patch(const struct conv_s8 *layer, const int8_t *x, int32_t pixel,
-                          uint8_t *patch)
+static void conv_s8_patch(const struct conv_s8 *layer, const int8_t *x,
+                          const struct conv_s8_window *window, uint8_t *patch)
 {
     const int32_t channels = layer->in_channels;
     const int32_t width = layer->kernel_x * channels;
-    const int32_t row = pixel / layer->out_x;
-    const int32_t top = row % layer->out_y * layer->stride_y - layer->pad_y;
-    const int32_t left = pixel % layer->out_x * layer->stride_x - layer->pad_x;
+    const int32_t left = window->left;
     const int32_t first = left < 0 ? -left : 0;
     const int32_t beyond = left + layer->kernel_x - layer->in_x;
     const int32_t run = (layer->kernel_x - (beyond > 0 ? beyond : 0) - first) * channels;
-    const int8_t *picture = x + row / layer->out_y * layer->in_y * layer->in_x * channels;
 
     for (int32_t kernel_y = 0; kernel_y < layer->kernel_y; kernel_y++) {
-        const int32_t in_y = top + kernel_y * layer->dilation_y;
+        const int32_t in_y = window->top + kernel_y * layer->dilation_y;
         const int32_t inside = run > 0 && in_y >= 0 && in_y < layer->in_y ? run : 0;
         if (inside < width) {
             memset(patch, layer->zero_x + 128, (size_t)width * sizeof(*patch));
         }
         if (inside > 0) {
-            const int8_t *inputs = picture + (in_y * layer->in_x + left + first) * channels;
-            for (int32_t input = 0; input < inside; input++) {
-                patch[first * channels + input] = (uint8_t)(inputs[input] + 128);
-            }
+            const int32_t place = (in_y * layer->in_x + left + first) * channels;
+            flip_run(patch + first * channels, x + window->start + place, inside);
         }
         patch += width;
     }
 }
 
+#if KERNEL_WIDE
 static inline void conv_s8_outputs(const struct conv_s8 *layer, int32_t first, int32_t lanes,
-                                   const int32_t *sums, int8_t *y)
+                                   int32_t sums[restrict 16], int8_t *y)
 {
     const int32_t *bias = layer->bias + first;
     const int32_t multiplier = layer->multiplier, shift = layer->shift;
@@ -2249,36 +2309,101 @@ static inline void conv_s8_outputs(const struct conv_s8 *layer, int32_t first, i
     for (int32_t lane = 0; lane < lanes; lane++) {
         const int32_t sum = sums[lane] + bias[lane];
         const int32_t scaled = requantize(sum, multiplier, shift);
-        y[lane] = clamp_s8(scaled + zero_y, low, high);
+        sums[lane] = clamp_s8(scaled + zero_y, low, high);
+    }
+    for (int32_t lane = 0; lane < lanes; lane++) {
+        y[lane] = (int8_t)sums[lane];
     }
 }
+
+/* Outputs of two pixels whose patches are `stride` apart, and they `second` in y. */
+static void conv_s8_pixels(const struct conv_s8 *layer, const uint8_t *patches, int32_t stride,
+                           int32_t second, const int32_t *turned, int8_t *y)
+{
+    const int32_t inputs = layer->kernel_y * layer->kernel_x * layer->in_channels;
+    const int32_t outputs = layer->out_channels;
+
+    for (int32_t first = 0; first < outputs; first += 16) {
+        const int32_t lanes = outputs - first < 16 ? outputs - first : 16;
+        const int8_t *weight = layer->weight + first * inputs;
+        int32_t sums[2][16];
+        if (turned != NULL) {
+            products_turned_s8(patches, stride, turned + first * inputs, inputs, sums);
+        } else {
+            products_s8(patches, stride, weight, (outputs - first) * inputs, inputs, lanes, sums);
+        }
+        conv_s8_outputs(layer, first, lanes, sums[1], y + second + first);
+        conv_s8_outputs(layer, first, lanes, sums[0], y + first);
+    }
+}
+#else
+/* An output of two pixels, which are `second` apart in y. */
+static inline void conv_s8_output(const struct conv_s8 *layer, int32_t output, int32_t one,
+                                  int32_t other, int32_t second, int8_t *y)
+{
+    const int32_t bias = layer->bias[output], zero_y = layer->zero_y;
+    const int32_t multiplier = layer->multiplier;
+    const int32_t shift = layer->shift;
+
+    one = requantize(one + bias, multiplier, shift);
+    other = requantize(other + bias, multiplier, shift);
+    y[second + output] = clamp_s8(other + zero_y, layer->low, layer->high);
+    y[output] = clamp_s8(one + zero_y, layer->low, layer->high);
+}
+
+/* Outputs of two pixels whose patches are `stride` apart, and they `second` in y. */
+static void conv_s8_pixels(const struct conv_s8 *layer, const uint8_t *patches, int32_t stride,
+                           int32_t second, int8_t *y)
+{
+    const int32_t inputs = layer->kernel_y * layer->kernel_x * layer->in_channels;
+    const int32_t outputs = layer->out_channels;
+    const int8_t *weight = layer->weight;
+
+    for (int32_t output = 0; output < outputs; output += 2) {
+        const int8_t *other = output + 1 < outputs ? weight + inputs : weight;
+        int32_t sums[4];
+        pair_s8(patches, stride, weight, other, inputs, sums);
+        conv_s8_output(layer, output, sums[0], sums[2], second, y);
+        if (output + 1 < outputs) {
+            conv_s8_output(layer, output + 1, sums[1], sums[3], second, y);
+        }
+        weight += 2 * inputs;
+    }
+}
+#endif
 
 static void conv_s8(const struct conv_s8 *layer, const int8_t *x, int8_t *y, void *scratch)
 {
     const int32_t inputs = layer->kernel_y * layer->kernel_x * layer->in_channels;
-    const int32_t outputs = layer->out_channels;
     const int32_t pixels = layer->batch * layer->out_y * layer->out_x;
     const int32_t stride = (inputs + step_s8 - 1) / step_s8 * step_s8;
-    enum { lanes_most = 16 };
     uint8_t *const patches = scratch;
-    int32_t sums[2][lanes_most];
+    struct conv_s8_window next = {0, -layer->pad_y, -layer->pad_x};
+#if KERNEL_WIDE
+    int32_t turned[shallow_s8];
+    const int32_t shallow = turn_s8(layer->weight, inputs, layer->out_channels, turned);
+#endif
 
     memset(patches, 0, (size_t)(2 * stride) * sizeof(*patches));
     for (int32_t pixel = 0; pixel < pixels; pixel += 2) {
         const int32_t count = pixels - pixel > 1 ? 2 : 1;
         for (int32_t i = 0; i < count; i++) {
-            conv_s8_patch(layer, x, pixel + i, patches + i * stride);
-        }
-        for (int32_t first = 0; first < outputs; first += lanes_most) {
-            const int32_t lanes = outputs - first < lanes_most ? outputs - first : lanes_most;
-            const int8_t *weight = layer->weight + first * inputs;
-            const int32_t left = (outputs - first) * inputs;
-            products_s8(patches, stride, weight, left, inputs, lanes, sums);
-            for (int32_t i = 0; i < count; i++) {
-                conv_s8_outputs(layer, first, lanes, sums[i], y + i * outputs + first);
+            if (layer->pointwise) {
+                flip_run(patches + i * stride, x, inputs);
+                x += inputs;
+            } else {
+                conv_s8_patch(layer, x, &next, patches + i * stride);
+                conv_s8_advance(layer, &next, 1);
             }
         }
-        y += count * outputs;
+        /* Outputs of the first pixel are written last: over those of a patch that is none. */
+        const int32_t second = count > 1 ? layer->out_channels : 0;
+#if KERNEL_WIDE
+        conv_s8_pixels(layer, patches, stride, second, shallow ? turned : NULL, y);
+#else
+        conv_s8_pixels(layer, patches, stride, second, y);
+#endif
+        y += count * layer->out_channels;
     }
 }
 #endif
@@ -2871,16 +2996,18 @@ static const struct conv_s8 conv1 = {
     .pad_y = 1,
 #if KERNEL_MVE
     .pad_x = 2,
+#else
+    .pad_x = 1,
+#endif
+    .pointwise = 0,
+#if KERNEL_MVE
     .weight = conv1_weight_mve,
     .multiplier = 2018138688,
     .shift = -7,
     .zero_y = -128,
     .low = -128,
     .high = 127,
-#elif KERNEL_DSP
-    .pad_x = 1,
-#else
-    .pad_x = 1,
+#elif !KERNEL_DSP
     .weight = conv1_weight,
     .bias = conv1_bias,
     .multiplier = 2018138688,
@@ -2891,7 +3018,6 @@ static const struct conv_s8 conv1 = {
 #endif
     .zero_x = 11,
 #if KERNEL_MVE
-    .pointwise = 0,
     .pixels = 20,
     .inner_y = 1,
     .outer_y = 5,
@@ -2903,7 +3029,6 @@ static const struct conv_s8 conv1 = {
     .negatives = 0,
     .scales = conv1_scales_mve,
 #elif KERNEL_DSP
-    .pointwise = 0,
     .pairs.weight = conv1_pairs_weight_dsp,
     .pairs.multiplier = conv1_pairs_multiplier_dsp,
     .pairs.step = 0,
@@ -3024,6 +3149,7 @@ static const struct conv_s8 conv3 = {
     .dilation_y = 1,
     .pad_y = 0,
     .pad_x = 0,
+    .pointwise = 1,
 #if KERNEL_MVE
     .weight = conv3_weight_mve,
     .multiplier = 1699965944,
@@ -3042,7 +3168,6 @@ static const struct conv_s8 conv3 = {
 #endif
     .zero_x = -128,
 #if KERNEL_MVE
-    .pointwise = 1,
     .pixels = 20,
     .inner_y = 0,
     .outer_y = 1,
@@ -3054,7 +3179,6 @@ static const struct conv_s8 conv3 = {
     .negatives = 0,
     .scales = conv3_scales_mve,
 #elif KERNEL_DSP
-    .pointwise = 1,
     .pairs.weight = conv3_pairs_weight_dsp,
     .pairs.multiplier = conv3_pairs_multiplier_dsp,
     .pairs.step = 0,
