@@ -36,6 +36,10 @@ ROWS = 3
 """Rows of these that it keeps."""
 BLOCKS = (2, 3)
 """Outputs of a row that plain C takes at a time, with a vector unit and without."""
+ANY_KERNEL = ("kernel_y", "kernel_x", "dilation_y", "dilation_x")
+"""Fields of the geometry that kernels for 3x3 do without,"""
+LIMITS = ("low", "high")
+"""and those that rectified ones do without, too."""
 SCALE_BITS = 8
 """Inputs are multiplied by two to this power, so that scaled sums keep their fraction."""
 LARGEST_SUM = 1 << (31 - SCALE_BITS)
@@ -64,8 +68,10 @@ def depthwise_call(
         return Call(kernel, {**record}, scratch=rows * _row_bytes(x), overlaps=(overlap,))
     columns = _row_columns(axes)
     planes = _planes(axes, max(BAND_BYTES, operands.room, ROWS * LANES * columns))
+    given = (*ANY_KERNEL, *(LIMITS if _rectified(spec) else ()))
     portable = {**geometry, **spec.record(weight, offset=True), "row_x": columns}
     dsp = _planes_record(spec, geometry, portable["weight"], planes)
+    portable = {name: value for name, value in portable.items() if name not in given}
     overlaps = (common(*(in_bands(x, y, band, *axes[0]) for band in (1, planes["band_y"]))),)
     kernel = _planes_kernel(linear_kernel("depthwise", "depthwise", variant), spec)
     scratch = max(ROWS * LANES * columns, planes["plane_bytes"])
