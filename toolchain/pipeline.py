@@ -106,13 +106,14 @@ def export(
 ) -> Result:
     """Turn `model` into C in the folder `out`, build it, compare it with its meaning, write the report.
 
-    Keyword arguments are the flags of `inlay export`. Samples are a path to a .npz or .npy, an array (a model of one
-    input), a tuple in the order of the inputs, or {input name: array}; arrays have the framework's shape with samples
-    along the first axis, of reals or of the integers the model takes.
+    Keyword arguments are the flags of `inlay export`; `toolchain.export` has what `model` and `out` may be, and the
+    errors. Samples are a path to a .npz or .npy, an array (a model of one input), a tuple in the order of the inputs,
+    or {input name: array}; arrays have the framework's shape with samples along the first axis, of reals or of the
+    integers the model takes.
 
     Args:
-        model: A path, or a torch.nn.Module, torch.export.ExportedProgram, keras.Model, tf.Module or onnx.ModelProto.
-        out: A folder that is new, empty, or of an earlier export, which is then replaced as a whole.
+        model: A path, or a live model.
+        out: A folder.
         name: Prefix of files, functions and macros, a C identifier; of the file's or the class's name when None.
         calibration: Representative samples, needed by int8 and int16x8; the C is also compared on them.
         eval: Samples with labels `y`: class indices, or one-hot rows. Accuracy is of the first output's largest score.
@@ -125,14 +126,6 @@ def export(
         sanitize: Build with the address and undefined-behaviour sanitizers.
         progress: Called with a stage, how much of it is done, and how much there is (0: unknown).
         **flags: The other fields of `toolchain.config.Options`: per_channel, io, max_ram, verify, ...
-
-    Returns:
-        What was written, and the compiled C as `run`.
-
-    Raises:
-        InputError: A file, an option or an array that cannot be used.
-        UnsupportedError: Layers without a C form, all of them in `problems`.
-        CheckFailedError: Parity, a limit or the accuracy does not hold. On any error `out` is as it was.
     """
     options = make_options(
         name=name or default_name(model),
@@ -325,17 +318,20 @@ def read_export(folder: str | Path) -> tuple[Path, Graph, Program]:
 
 
 def bench_folder(
-    folder: str | Path, target: str, *, level: str = "2", compare: str | Path | None = None, portable: bool = False
+    folder: str | Path,
+    target: str,
+    *,
+    level: str = "2",
+    compare: str | Path | None = None,
+    portable: bool = False,
+    native: bool = False,
 ) -> dict[str, Any]:
     """What a run of an exported folder costs on a core; with `compare`, beside another export's cost.
 
-    `portable` builds plain C alone.
+    `portable` builds plain C alone, `native` for all that this machine's processor has.
 
     Raises InputError for an unknown target or missing tools, CheckFailedError when the outputs are wrong there.
     """
-    this = bench(*read_export(folder), target, level, portable=portable)
-    return (
-        this
-        if compare is None
-        else compared_costs(this, bench(*read_export(compare), target, level, portable=portable))
-    )
+    run = functools.partial(bench, portable=portable, native=native)
+    this = run(*read_export(folder), target, level)
+    return this if compare is None else compared_costs(this, run(*read_export(compare), target, level))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.ops import native
+from tests.ops import batch, native
 from toolchain.config import Rounding
 from toolchain.emit.emitter import helper_functions, tidy
 from toolchain.emit.environment import c_type, environment, table
@@ -196,6 +196,39 @@ def test_integer_c(case, per_channel, rounding, rng, tmp_path):
     y, text = run_c(operands, op, [x], tmp_path)
     np.testing.assert_array_equal(y, op.reference_int(operands, x, weight, bias)[0])
     assert_formatted(text)
+
+
+def patch_cases(rng):
+    """Layers of few inputs, whose outputs may be the lanes of a vector, and of many; odd counts everywhere."""
+    sizes = [
+        (1, 1, 1),
+        (3, 8, 1),
+        (2, 8, 16),
+        (5, 16, 17),
+        (1, 64, 16),
+        (3, 65, 3),
+        (4, 64, 33),
+        (2, 300, 5),
+        (7, 20, 31),
+    ]
+    for number, (pixels, inputs, outputs) in enumerate(sizes):
+        for kernel, shape in ((1, (1, 1, pixels, inputs)), (3, (2, 4, pixels, inputs))):
+            op = Conv((1, 1 + number % 2), (1, 1), ((1, 1),) * 2 if kernel > 1 else ((0, 0),) * 2)
+            x, weight = (rng.integers(-128, 128, s) for s in (shape, (outputs, kernel, kernel, inputs)))
+            scales = rng.uniform(0.0005, 0.002, outputs) if number % 3 else [0.001 if number else 1.7]
+            quant = (
+                QuantParams((1.0,), int(rng.integers(-128, 128))),
+                QuantParams(tuple(scales), 0, 0 if len(scales) > 1 else None),
+                None,
+                QuantParams((1.0,), 3),
+            )
+            inputs_of = (x.astype(np.int8), weight.astype(np.int8), rng.integers(-9000, 9000, outputs).astype(np.int32))
+            yield batch.Case(op, inputs_of, quant, DType.INT8, list(Rounding)[1], constant=(1, 2))
+
+
+@pytest.mark.parametrize(("compiler", "wide"), [("gcc", True), ("clang", True), ("gcc", False)])
+def test_patches_with_and_without_a_vector_unit(compiler, wide, rng, tmp_path):
+    batch.check(list(patch_cases(rng)), tmp_path, compiler, wide=wide)
 
 
 @each_case

@@ -65,9 +65,15 @@ def test_two_runs_count_the_same(counted, mlp_int8):
 
 
 def test_host_counts_nanoseconds(mlp_int8):
-    document = pipeline.bench_folder(mlp_int8.out, "host", level="3")
+    document = pipeline.bench_folder(mlp_int8.out, "host", level="3", native=True)
     assert document["nanoseconds"] > 0
     assert "instructions" not in document
+    assert "-march=native -O3" in document["compiler"]
+
+
+def test_native_is_the_hosts(needs, mlp_int8):
+    with pytest.raises(InputError, match="--native: found --target cortex-m4, expected host"):
+        pipeline.bench_folder(mlp_int8.out, needs("cortex-m4"), native=True)
 
 
 def test_comparison(needs, mlp, mlp_int8, capsys):

@@ -17,6 +17,7 @@ from toolchain.emit.environment import environment
 from toolchain.ir.graph import Node, Tensor
 from toolchain.ir.types import DType, QuantParams, TensorType
 from toolchain.lower import lower
+from toolchain.ops import helium, linear
 from toolchain.ops.binary import Binary
 from toolchain.ops.conv import Conv
 from toolchain.ops.dense import Dense
@@ -142,6 +143,12 @@ def differing(layers, rounding, folder, rng, name="m"):
     return wrong, program
 
 
+def bodies(program):
+    """(macro, how it takes multipliers and shifts) of the kernels with weights that have a body for MVE."""
+    variants = [(kernel.macro, dict(kernel.variant)) for kernel in program.kernels]
+    return {(macro, variant["scaling"]) for macro, variant in variants if variant.get("mve")}
+
+
 @pytest.mark.parametrize("rounding", Rounding)
 def test_layers_equal_numpy(needs, tmp_path, rng, rounding):
     needs(CORE)
@@ -149,7 +156,38 @@ def test_layers_equal_numpy(needs, tmp_path, rng, rounding):
     assert wrong == []
     text = emit.emit(program)["m.c"]
     assert {kernel.macro for kernel in program.kernels} >= {"conv", "dense", "depthwise", "binary"}
+    assert bodies(program) >= {(macro, how) for macro in ("conv", "depthwise") for how in ("tensor", "words")}
     assert "KERNEL_MVE" in text
+
+
+def test_outputs_with_shifts_of_their_own(needs, tmp_path, rng, monkeypatch):
+    """Layers whose multipliers don't tell the shifts."""
+    needs(CORE)
+    monkeypatch.setattr(linear, "with_one_shift", lambda spec: spec)
+    layers = [convolution(i, case, rng) for i, case in enumerate(CONVOLUTIONS)]
+    layers += [convolution(len(layers) + i, (*case, case[0][-1], case[0][-1]), rng) for i, case in enumerate(DEPTHWISE)]
+    layers.append(layer(len(layers), Dense, (1, 41), (6, 41), rng))
+    wrong, program = differing(layers, Rounding.TFLM, tmp_path, rng)
+    assert wrong == []
+    assert bodies(program) >= {("conv", "arrays"), ("depthwise", "arrays")}
+
+
+def test_weights_come_in_steps_of_16_inputs_and_maybe_8():
+    rows = np.arange(6 * 20, dtype=np.int8).reshape(6, 20)
+    first, second = helium.packed(rows)
+    assert first.tolist() == [*rows[:4, :16].ravel(), *np.pad(rows[:4, 16:], ((0, 0), (0, 4))).ravel()]
+    assert second[:32].tolist() == rows[4:, :16].ravel().tolist()
+    assert not second[32:64].any()
+    assert helium.packed(rows[:, :9]).shape == (2, 4 * 16)
+    assert helium.packed(rows[:, :8]).shape == (2, 4 * 8)
+
+
+def test_sizes_beyond_the_records_numbers_have_no_such_body(rng):
+    """Pictures higher than 16 bits count."""
+    high = ((1, 1 << 15, 1, 4), (3, 1), (1, 1), (1, 1), ((0, 0), (0, 0)))
+    graph = graph_of([convolution(0, (*high, 4, 1), rng), convolution(1, (*high, 4, 4), rng)])
+    program = lower(graph, Options(name="m"))
+    assert [dict(step.kernel.variant)["mve"] for step in program.steps] == [False, False]
 
 
 @pytest.mark.parametrize("level", ["0", "s"])

@@ -173,12 +173,13 @@ def bench(
     compare: flags.Compare = None,
     level: flags.Level = "2",
     portable: flags.Portable = False,
+    native: flags.Native = False,
     as_json: flags.Json = False,
 ) -> None:
     """Measure flash, RAM, stack and executed instructions of an export on an emulated core."""
     from toolchain import pipeline
 
-    document = pipeline.bench_folder(folder, target, level=level, compare=compare, portable=portable)
+    document = pipeline.bench_folder(folder, target, level=level, compare=compare, portable=portable, native=native)
     if as_json:
         show.print_json(document)
         return

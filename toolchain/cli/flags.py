@@ -223,6 +223,9 @@ Level = Annotated[str, typer.Option("-O", metavar="LEVEL", help="The compiler's 
 Portable = Annotated[
     bool, typer.Option("--portable", help="Build plain C alone, without the kernels for this core's instructions.")
 ]
+Native = Annotated[
+    bool, typer.Option("--native", help="With --target host: all instructions this processor has (-march=native).")
+]
 
 Header = Annotated[Path | None, typer.Option("-o", "--output", metavar="FILE", help="C header to write.")]
 WeightType = Annotated[

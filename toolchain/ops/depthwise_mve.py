@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
-from typing import Any
 
 import numpy as np
 
@@ -28,8 +27,8 @@ WIDEST_STEP = (1 << 16) // 8
 """Bytes between neighbouring inputs of a channel."""
 BLOCKS = ((2, 2), (1, 4), (4, 1))
 """(rows, columns) of four outputs that are rescaled together."""
-ROW_COST, BLOCK_COST, GATHER_COST = 14, 21, 3
-"""Instructions, for the choice between layouts: to begin a row, for a block, for each gather beyond its first."""
+ROW_COST, BLOCK_COST, PART_COST = 5, {4: 18, 2: 20, 1: 26}, 9
+"""Instructions, for the choice between layouts: to begin a row, for a block by its `at_once`, to begin more blocks."""
 HELPERS = ("copy_mve", "fill_mve", "gather_rows_mve", "limit_mve", "depthwise_mve")
 
 
@@ -98,7 +97,7 @@ class Layout:
         return (
             max(self.taps) <= FARTHEST
             and len(self.taps) <= LANES
-            and max(self.y.inputs, self.y.outputs, self.x.inputs, self.x.length) < helium.WIDEST
+            and max(self.y.inputs, self.y.length, self.x.inputs, self.x.length, *self.places) < helium.WIDEST
             and not (self.lanes - self.lanes[:, :1] - self.lanes[0] + self.lanes[0, 0]).any()
         )
 
@@ -110,10 +109,12 @@ class Layout:
     @property
     def cost(self) -> int:
         """Instructions of a channel, roughly."""
-        rows, columns = self.block
-        blocks = -(-self.y.outputs // rows) * -(-self.x.outputs // columns)
+        whole = (self.y.outputs // self.block[0], self.x.outputs // self.block[1])
+        rows, columns = -(-self.y.outputs // self.block[0]), -(-self.x.outputs // self.block[1])
+        parts = (1 + rows - whole[0]) * (1 + columns - whole[1])
         filling = self.y.inputs * (ROW_COST + -(-self.x.inputs // 8) * 4)
-        return filling + blocks * (BLOCK_COST + GATHER_COST * (4 // self.at_once - 1))
+        starts = rows * (1 + columns - whole[1]) * ROW_COST + parts * PART_COST
+        return filling + starts + rows * columns * BLOCK_COST[self.at_once]
 
 
 def choose(x: TensorType, axes: Sequence[Sequence[int]]) -> Layout | None:
@@ -153,29 +154,25 @@ def with_body(call: Call, operands: Operands, spec: LinearSpec | None, axes: Seq
     layout = choose(x, axes) if spec is not None and helium.requantizes(spec) else None
     kernel = call.kernel
     if spec is None or layout is None:
-        return replace(call, kernel=replace(kernel, variant=(*kernel.variant, ("mve", False))))
-    stem, _, dtype = kernel.symbol.rpartition("_")
+        stem, _, dtype = kernel.symbol.rpartition("_")
+        symbol = kernel.symbol if spec is None or dtype != "s8" else f"{stem}_left_{dtype}"
+        return replace(call, kernel=replace(kernel, symbol=symbol, variant=(*kernel.variant, ("mve", False))))
+    facts = {"rectified": False, **dict(kernel.variant), **helium.variant(spec, mve=True)}
     kernel = replace(
         kernel,
-        symbol=f"{stem}{layout.at_once}_{dtype}",
-        variant=tuple(({"rectified": False} | dict(kernel.variant) | _facts(spec, layout)).items()),
+        variant=tuple(facts.items()),
         helpers=(),
         portable_helpers=kernel.helpers_of(Body.PORTABLE),
         dsp_helpers=kernel.helpers_of(Body.DSP),
         mve_helpers=HELPERS,
     )
     others = {body: _record_of(call, body) for body in (Body.PORTABLE, Body.DSP)}
-    mve = {**_sizes(x), **fields(spec, layout, x, y)}
+    mve = {**_sizes(x), **fields(spec, layout, x)}
     record = fields_of_bodies(others[Body.PORTABLE], others[Body.DSP], mve)
     overlaps = (common(*call.overlaps, overlap(x, y, layout)),)
     return replace(
         call, kernel=kernel, record=record, scratch=max(call.scratch or 0, scratch(layout)), overlaps=overlaps
     )
-
-
-def _facts(spec: LinearSpec, layout: Layout) -> dict[str, Any]:
-    """What the template asks about."""
-    return {"at_once": layout.at_once, **helium.variant(spec, mve=True)}
 
 
 def _record_of(call: Call, body: Body) -> dict[str, Plain]:
@@ -187,14 +184,14 @@ def _sizes(x: TensorType) -> dict[str, Plain]:
     return {"batch": x.shape[0], "channels": x.shape[-1]}
 
 
-def fields(spec: LinearSpec, layout: Layout, x: TensorType, y: TensorType) -> dict[str, Plain]:
+def fields(spec: LinearSpec, layout: Layout, x: TensorType) -> dict[str, Plain]:
     """The record of the kernel."""
     rows, columns = layout.y, layout.x
     left, first = max(columns.pad, 0), max(-columns.pad, 0)
+    lanes = [int(lane) for lane in layout.lanes[1:, 0] - layout.lanes[0, 0]]
     gathered = layout.taps + (0,) * (LANES - len(layout.taps))
-    record: dict[str, Plain] = {
+    return {
         "in_picture": x.elements // x.shape[0],
-        "out_picture": y.elements // y.shape[0],
         "in_y": rows.inputs,
         "out_y": rows.outputs,
         "out_x": columns.outputs,
@@ -215,15 +212,14 @@ def fields(spec: LinearSpec, layout: Layout, x: TensorType, y: TensorType) -> di
         "block_x": layout.block[1],
         "taps": gathered,
         "order": _order(layout),
+        "at_once": layout.at_once,
+        "places": layout.places[1:],
+        "lanes": tuple(lanes + [0] * (3 - len(lanes))),
         "weights": len(layout.window),
+        "zero_x": spec.zero_x,
+        "weight": Constant(_weights(spec, layout)),
+        **helium.scaling_fields(spec),
     }
-    if layout.at_once == 1:
-        record["places"] = layout.places[1:]
-    elif layout.at_once == 2:
-        record["place"] = layout.places[2]
-    if layout.at_once > 1:
-        record["lanes"] = tuple(int(lane) for lane in (layout.lanes[1:, 0] - layout.lanes[0, 0]))
-    return record | {"zero_x": spec.zero_x, "weight": Constant(_weights(spec, layout)), **helium.scaling_fields(spec)}
 
 
 def _order(layout: Layout) -> tuple[int, ...]:

@@ -45,6 +45,7 @@ def groups_call(
         "conv_groups",
         variant | {"dsp": settled is not None},
         "products_s8",
+        "outputs_s8",
         dsp=() if settled is None else pairs.CONV_HELPERS,
     )
     overlap = _overlap(operands, pixels, len(rows) // geometry["group_outputs"], at_once)

@@ -37,7 +37,7 @@ PAIR = 2
 """Outputs in one lane."""
 CONV_HELPERS = ("clamp_s8", "four_bytes", "pairs_s8", "pixels_s8")
 SUM_HELPERS = ("clamp_s8", "octet_s8", "octets_s8")
-DENSE_HELPERS = ("clamp_s8", "pairs_s8", "octet_s8")
+DENSE_HELPERS = ("clamp_s8", "pairs_s8", "scale_s8", "octet_s8")
 
 
 def settled(spec: LinearSpec, outputs: int = PAIR) -> LinearSpec | None:

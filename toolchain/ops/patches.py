@@ -42,7 +42,8 @@ def patch_call(
         return _int8_call(spec, variant, geometry, fields, (overlap, dsp_overlap))
     kernel = linear_kernel("conv", "conv", variant | {"dsp": False, "mve": False}, f"products_{variant['short']}")
     scratch = PIXELS * rows.shape[1] * operands.inputs[0].type.dtype.bytes
-    return Call(kernel, {**geometry, **fields}, scratch=scratch, overlaps=(overlap,))
+    record = {**geometry, "pointwise": _pointwise(geometry), **fields}
+    return Call(kernel, record, scratch=scratch, overlaps=(overlap,))
 
 
 def _int8_call(
@@ -57,7 +58,7 @@ def _int8_call(
     pointwise = _pointwise(geometry)
     scratch = PIXELS * (-(-rows.shape[1] // STEP) * STEP)
     overlap: Overlap | None = overlaps[0]
-    dsp = mve = portable = {**geometry, **fields}
+    dsp = mve = portable = {**geometry, "pointwise": pointwise, **fields}
     still = pairs.settled(spec)
     if still is not None:
         mve = dsp = pairs.record(still, {**geometry, "zero_x": spec.zero_x, "pointwise": pointwise})
@@ -71,7 +72,9 @@ def _int8_call(
         "conv",
         "conv",
         variant | {"dsp": still is not None, **helium.variant(spec, mve=helium_takes)},
+        "flip_run",
         "products_s8",
+        "turned_s8",
         dsp=() if still is None else pairs.CONV_HELPERS,
         mve=helium.CONV_HELPERS if helium_takes else (),
     )

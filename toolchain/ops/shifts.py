@@ -53,6 +53,7 @@ def with_one_shift(spec: LinearSpec) -> LinearSpec:
     if (still.shift > 0).any() or spec.low == spec.high:
         return still
     least, right = _least_sums(still), -still.shift.astype(np.int64)
+    right = np.where(_changes(still, least).sum(axis=1) == 1, np.minimum(right, -STEEPEST[0]), right)
     for span in SPANS:
         nearer = np.minimum(right, right.min() + span)
         for common in range(-int(nearer.min()), LAST + 1 - int(nearer.max())):
@@ -97,10 +98,9 @@ def _told(spec: LinearSpec, least: Array, right: Array, common: int) -> LinearSp
     is not far beyond the sums keeps the bias small.
     """
     lowest, highest = _limits(spec)
-    changes = (least > lowest) & (least <= highest)
     real = spec.multiplier * 2.0 ** (spec.shift + right)
     steep = np.clip(2.0 ** (30 + right) / np.maximum(highest - lowest, 1)[:, 0], 0, 1 << 30)
-    nearest = np.where(changes.sum(axis=1) == 1, np.maximum(steep, real), real).astype(np.int64)
+    nearest = np.where(_changes(spec, least).sum(axis=1) == 1, np.maximum(steep, real), real).astype(np.int64)
     last = right + common
     below = np.maximum(nearest - ((nearest - last) & LAST), last)
     first, second = (_rebiased(spec, each, right, least) for each in (below, below + LAST + 1))
@@ -115,7 +115,7 @@ def _rebiased(spec: LinearSpec, multiplier: Array, right: Array, least: Array) -
     """The layer by other scales, with biases by which y changes first at the same sum."""
     lowest, highest = _limits(spec)
     scaled = replace(spec, multiplier=multiplier.astype(np.int32), shift=-right.astype(np.int32))
-    changes = (least > lowest) & (least <= highest)
+    changes = _changes(spec, least)
     first = changes.argmax(axis=1)[:, None]
     moved = np.take_along_axis(_enough(scaled) - least, first, axis=1)[:, 0]
     fits = np.abs(moved) + 2 * (highest - lowest)[:, 0] < 1 << 31
@@ -128,6 +128,12 @@ def _limits(spec: LinearSpec) -> tuple[Array, Array]:
     up, down = (part.sum(axis=1, keepdims=True) for part in (np.maximum(weight, 0), np.minimum(weight, 0)))
     low, high = (edge - spec.zero_x for edge in spec.dtype.limits)
     return up * low + down * high, up * high + down * low
+
+
+def _changes(spec: LinearSpec, least: Array) -> Array:
+    """Whether there are sums that reach each of `_values` and sums that don't, (outputs, values)."""
+    lowest, highest = _limits(spec)
+    return np.asarray((least > lowest) & (least <= highest))
 
 
 def _values(spec: LinearSpec) -> Array:

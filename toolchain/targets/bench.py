@@ -54,13 +54,25 @@ LEVELS = ("0", "1", "2", "3", "s")
 
 
 def bench(
-    folder: Path, graph: Graph, program: Program, name: str, level: str = "2", *, portable: bool = False
+    folder: Path,
+    graph: Graph,
+    program: Program,
+    name: str,
+    level: str = "2",
+    *,
+    portable: bool = False,
+    native: bool = False,
 ) -> dict[str, Any]:
     """Build, run and measure an exported folder, `portable` without the core's own kernels.
+
+    `native`: on the host, for all instructions its processor has.
 
     Raises CheckFailedError when the outputs are not numpy's.
     """
     target = find_target(name)
+    if native and target.platform != "host":
+        raise InputError(f"--native: found --target {name}, expected host")
+    target = dataclasses.replace(target, flags=("-march=native",)) if native else target
     if level not in LEVELS:
         raise InputError(f"-O{level}: not a level inlay builds with, expected -O{', -O'.join(LEVELS)}")
     ends = check.interface(graph, program.name)

@@ -220,72 +220,23 @@ struct scale_s8 {
     int32_t shift[2];  /* less one, which a saturating shift adds */
 };
 
-static inline struct scale_s8 scale_of_pair(const struct pairs_s8 *layer,
-                                            const int32_t multiplier[2])
+/* What all pairs have in common. */
+struct scaling_s8 {
+    int32_t shift[2]; /* without the last bits of multipliers */
+    int32_t zero;     /* 2 * zero_y + 1 */
+    int32_t half;     /* rounds the second output, or 0: sums below zero, which round the other
+                         way, show in y */
+};
+
+static inline struct scaling_s8 scaling_of(const struct pairs_s8 *layer)
 {
-    const int32_t least = layer->shift - 1, offset = 2 * layer->zero_y + 1;
-    struct scale_s8 scale;
+    struct scaling_s8 scaling;
 
-    for (int32_t output = 0; output < 2; output++) {
-        scale.multiplier[output] = multiplier[output];
-        scale.shift[output] = least + (multiplier[output] & 15);
-        scale.offset[output] = offset * (1 << scale.shift[output]);
-    }
-    return scale;
-}
-
-/* Whether sums below zero, which round the other way, show in y. */
-static inline int32_t shows_negatives(const struct pairs_s8 *layer)
-{
-    return layer->low < layer->zero_y;
-}
-
-/* (a * b + c * 2^32) / 2^32. */
-static inline int32_t product_high(int32_t a, int32_t b, int32_t c)
-{
-    int32_t high;
-    __asm("smmla %0, %1, %2, %3" : "=r"(high) : "r"(a), "r"(b), "r"(c));
-    return high;
-}
-
-/* The same, rounded. */
-static inline int32_t product_rounded(int32_t a, int32_t b, int32_t c)
-{
-    int32_t high;
-    __asm("smmlar %0, %1, %2, %3" : "=r"(high) : "r"(a), "r"(b), "r"(c));
-    return high;
-}
-
-/* Halves of two values within int8. */
-static inline void store_halves(int32_t first, int32_t second, int8_t *y)
-{
-    __asm("ssat %0, #8, %0, asr #1\n\t"
-          "ssat %1, #8, %1, asr #1\n\t"
-          "bfi %0, %1, #8, #8"
-          : "+r"(first), "+r"(second));
-    const uint16_t both = (uint16_t)first;
-    memcpy(y, &both, sizeof both);
-}
-
-/* Two outputs from `sum`, the first one's, and `both` = sum + 256 times the second one's. */
-static inline void scale_pair(const struct scale_s8 *by, int32_t sum, int32_t both, int8_t *y)
-{
-    const int32_t offset = by->offset[1] * 128 + 64;
-    const int32_t first = product_rounded(2 * sum, by->multiplier[0], by->offset[0]);
-    const int32_t second = product_high(both - sum, by->multiplier[1], offset);
-
-    store_halves(first >> by->shift[0], second >> (by->shift[1] + 7), y);
-}
-
-/* The same where sums below zero show in y. */
-static inline void scale_signed(const struct scale_s8 *by, int32_t sum, int32_t both, int8_t *y)
-{
-    const int32_t other = (both - sum) >> 7;
-    const int32_t offset[2] = {by->offset[0] + (sum >> 31), by->offset[1] + (other >> 31)};
-    const int32_t first = product_rounded(2 * sum, by->multiplier[0], offset[0]);
-    const int32_t second = product_rounded(other, by->multiplier[1], offset[1]);
-
-    store_halves(first >> by->shift[0], second >> by->shift[1], y);
+    scaling.half = layer->low < layer->zero_y ? 0 : 64;
+    scaling.shift[0] = layer->shift - 1;
+    scaling.shift[1] = scaling.shift[0] + (scaling.half > 0 ? 7 : 0);
+    scaling.zero = 2 * layer->zero_y + 1;
+    return scaling;
 }
 
 /* `count` outputs within narrower limits than int8. */
@@ -369,37 +320,181 @@ static uint32_t *widen_rows(const int8_t *x0, const int8_t *x1, const int8_t *x2
     return place > 0 ? widen_quad(rest0, rest1, rest2, patch) : patch;
 }
 
-/* both += weight * x and sum += (its low bytes) * x, for four inputs of three pixels. */
-static inline void multiply_quad(const uint32_t **patch, const int16_t **weight, int32_t both[3],
-                                 int32_t sum[3])
+/* both += weight * x and sum += (its low bytes) * x, for four inputs of three pixels: 68 bytes. */
+#define MULTIPLY_QUAD                                                                              \
+    "ldrd %[w0], %[w1], [%[w]], #8\n\t"                                                            \
+    "ldmia.w %[p]!, { %[x0], %[x1], %[x2] }\n\t"                                                   \
+    "smlad %[b0], %[x0], %[w0], %[b0]\n\t"                                                         \
+    "smlad %[b1], %[x1], %[w0], %[b1]\n\t"                                                         \
+    "smlad %[b2], %[x2], %[w0], %[b2]\n\t"                                                         \
+    "sxtb16 %[w0], %[w0]\n\t"                                                                      \
+    "smlad %[s0], %[x0], %[w0], %[s0]\n\t"                                                         \
+    "smlad %[s1], %[x1], %[w0], %[s1]\n\t"                                                         \
+    "smlad %[s2], %[x2], %[w0], %[s2]\n\t"                                                         \
+    "ldmia.w %[p]!, { %[x0], %[x1], %[x2] }\n\t"                                                   \
+    "smlad %[b0], %[x0], %[w1], %[b0]\n\t"                                                         \
+    "smlad %[b1], %[x1], %[w1], %[b1]\n\t"                                                         \
+    "smlad %[b2], %[x2], %[w1], %[b2]\n\t"                                                         \
+    "sxtb16 %[w1], %[w1]\n\t"                                                                      \
+    "smlad %[s0], %[x0], %[w1], %[s0]\n\t"                                                         \
+    "smlad %[s1], %[x1], %[w1], %[s1]\n\t"                                                         \
+    "smlad %[s2], %[x2], %[w1], %[s2]\n\t"
+
+#define EIGHT_QUADS                                                                                \
+    MULTIPLY_QUAD MULTIPLY_QUAD MULTIPLY_QUAD MULTIPLY_QUAD MULTIPLY_QUAD MULTIPLY_QUAD            \
+        MULTIPLY_QUAD MULTIPLY_QUAD
+
+enum { bytes_of_quad = 68, quads_at_once = 8 };
+
+/* Eight times `rounds` quads, less `skipped` bytes of the instructions of the first ones. clang
+ * keeps a register for itself, so it has no room for a loop in here. */
+static inline void multiply_quads(const uint32_t *patch, const int16_t **weight, int32_t rounds,
+                                  int32_t skipped, int32_t both[3], int32_t sum[3])
 {
-    register uint32_t x0 __asm("r10");
-    register uint32_t x1 __asm("r11");
-    register uint32_t x2 __asm("r12");
+    register int32_t x0 __asm("r10") = skipped;
+    register int32_t x1 __asm("r11");
+    register int32_t x2 __asm("r12");
     uint32_t w0, w1;
 
-    __asm volatile("ldrd %[w0], %[w1], [%[w]], #8\n\t"
-                   "ldmia %[p]!, { %[x0], %[x1], %[x2] }\n\t"
-                   "smlad %[b0], %[x0], %[w0], %[b0]\n\t"
-                   "smlad %[b1], %[x1], %[w0], %[b1]\n\t"
-                   "smlad %[b2], %[x2], %[w0], %[b2]\n\t"
-                   "sxtb16 %[w0], %[w0]\n\t"
-                   "smlad %[s0], %[x0], %[w0], %[s0]\n\t"
-                   "smlad %[s1], %[x1], %[w0], %[s1]\n\t"
-                   "smlad %[s2], %[x2], %[w0], %[s2]\n\t"
-                   "ldmia %[p]!, { %[x0], %[x1], %[x2] }\n\t"
-                   "smlad %[b0], %[x0], %[w1], %[b0]\n\t"
-                   "smlad %[b1], %[x1], %[w1], %[b1]\n\t"
-                   "smlad %[b2], %[x2], %[w1], %[b2]\n\t"
-                   "sxtb16 %[w1], %[w1]\n\t"
-                   "smlad %[s0], %[x0], %[w1], %[s0]\n\t"
-                   "smlad %[s1], %[x1], %[w1], %[s1]\n\t"
-                   "smlad %[s2], %[x2], %[w1], %[s2]"
-                   : [p] "+r"(*patch), [w] "+r"(*weight), [b0] "+r"(both[0]), [b1] "+r"(both[1]),
-                     [b2] "+r"(both[2]), [s0] "+r"(sum[0]), [s1] "+r"(sum[1]), [s2] "+r"(sum[2]),
-                     [w0] "=&r"(w0), [w1] "=&r"(w1), [x0] "=&r"(x0), [x1] "=&r"(x1), [x2] "=&r"(x2)
+#if defined(__clang__)
+    for (; rounds > 0; rounds--) {
+        __asm volatile(
+            "add pc, %[x0]\n\t"
+            "nop\n\t" EIGHT_QUADS "mov %[x0], #0"
+            : [p] "+r"(patch), [w] "+r"(*weight), [b0] "+r"(both[0]), [b1] "+r"(both[1]),
+              [b2] "+r"(both[2]), [s0] "+r"(sum[0]), [s1] "+r"(sum[1]), [s2] "+r"(sum[2]),
+              [w0] "=&r"(w0), [w1] "=&r"(w1), [x0] "+r"(x0), [x1] "=&r"(x1), [x2] "=&r"(x2)
+            :
+            : "memory");
+    }
+#else
+    __asm volatile("add pc, %[x0]\n\t"
+                   "nop\n"
+                   "1:\n\t" EIGHT_QUADS "subs %[rounds], #1\n\t"
+                   "bne 1b"
+                   : [rounds] "+r"(rounds), [p] "+r"(patch), [w] "+r"(*weight), [b0] "+r"(both[0]),
+                     [b1] "+r"(both[1]), [b2] "+r"(both[2]), [s0] "+r"(sum[0]), [s1] "+r"(sum[1]),
+                     [s2] "+r"(sum[2]), [w0] "=&r"(w0), [w1] "=&r"(w1), [x0] "+r"(x0),
+                     [x1] "=&r"(x1), [x2] "=&r"(x2)
                    :
-                   : "memory");
+                   : "cc", "memory");
+#endif
+}
+
+/* What the pairs of three pixels need, in this order; `multiplier` and `y` move on. */
+struct block_s8 {
+    const int32_t *multiplier;
+    int32_t step; /* bytes */
+    int8_t *y;
+    int32_t second, third; /* bytes from the first pixel's outputs */
+    struct scaling_s8 scaling;
+};
+
+/* Outputs of a pair for three pixels from `sum`, the first one's, and `both` = sum + 256 times the
+ * second one's; at 1 where sums below zero, which round the other way, show in y. */
+static inline void put_pair(struct block_s8 *block, int32_t both[3], int32_t sum[3])
+{
+    int32_t m0, m1, o0, o1, h0, h1;
+
+    __asm volatile("ldrd %[m0], %[m1], [%[block]]\n\t"
+                   "add %[o0], %[m0], %[m1]\n\t"
+                   "str %[o0], [%[block]]\n\t"
+                   "ldr %[o1], [%[block], #28]\n\t"
+                   "ldr %[o0], [%[block], #32]\n\t"
+                   "ldrd %[m0], %[m1], [%[m0]]\n\t"
+                   "ldrd %[h0], %[h1], [%[block], #20]\n\t"
+                   "cmp %[o0], #0\n\t"
+                   "and %[o0], %[m0], #15\n\t"
+                   "add %[h0], %[o0]\n\t"
+                   "and %[o0], %[m1], #15\n\t"
+                   "add %[h1], %[o0]\n\t"
+                   "lsl %[o0], %[o1], %[h0]\n\t"
+                   "lsl %[o1], %[h1]\n\t"
+                   "bne 1f\n\t"
+                   "subs %[b0], %[b0], %[s0]\n\t"
+                   "asr %[b0], #7\n\t"
+                   "smmlar %[b0], %[b0], %[m1], %[o1]\n\t"
+                   "it mi\n\t"
+                   "submi %[b0], #1\n\t"
+                   "lsls %[s0], %[s0], #1\n\t"
+                   "smmlar %[s0], %[s0], %[m0], %[o0]\n\t"
+                   "it mi\n\t"
+                   "submi %[s0], #1\n\t"
+                   "asr %[b0], %[h1]\n\t"
+                   "asr %[s0], %[h0]\n\t"
+                   "ssat %[s0], #8, %[s0], asr #1\n\t"
+                   "ssat %[b0], #8, %[b0], asr #1\n\t"
+                   "bfi %[s0], %[b0], #8, #8\n\t"
+                   "subs %[b1], %[b1], %[s1]\n\t"
+                   "asr %[b1], #7\n\t"
+                   "smmlar %[b1], %[b1], %[m1], %[o1]\n\t"
+                   "it mi\n\t"
+                   "submi %[b1], #1\n\t"
+                   "lsls %[s1], %[s1], #1\n\t"
+                   "smmlar %[s1], %[s1], %[m0], %[o0]\n\t"
+                   "it mi\n\t"
+                   "submi %[s1], #1\n\t"
+                   "asr %[b1], %[h1]\n\t"
+                   "asr %[s1], %[h0]\n\t"
+                   "ssat %[s1], #8, %[s1], asr #1\n\t"
+                   "ssat %[b1], #8, %[b1], asr #1\n\t"
+                   "bfi %[s1], %[b1], #8, #8\n\t"
+                   "subs %[b2], %[b2], %[s2]\n\t"
+                   "asr %[b2], #7\n\t"
+                   "smmlar %[b2], %[b2], %[m1], %[o1]\n\t"
+                   "it mi\n\t"
+                   "submi %[b2], #1\n\t"
+                   "lsls %[s2], %[s2], #1\n\t"
+                   "smmlar %[s2], %[s2], %[m0], %[o0]\n\t"
+                   "it mi\n\t"
+                   "submi %[s2], #1\n\t"
+                   "asr %[b2], %[h1]\n\t"
+                   "asr %[s2], %[h0]\n\t"
+                   "ssat %[s2], #8, %[s2], asr #1\n\t"
+                   "ssat %[b2], #8, %[b2], asr #1\n\t"
+                   "bfi %[s2], %[b2], #8, #8\n\t"
+                   "b 2f\n"
+                   "1:\n\t"
+                   "add %[o1], #64\n\t"
+                   "sub %[b0], %[s0]\n\t"
+                   "lsl %[s0], #1\n\t"
+                   "smmlar %[s0], %[s0], %[m0], %[o0]\n\t"
+                   "smmla %[b0], %[b0], %[m1], %[o1]\n\t"
+                   "asr %[s0], %[h0]\n\t"
+                   "asr %[b0], %[h1]\n\t"
+                   "ssat %[s0], #8, %[s0], asr #1\n\t"
+                   "ssat %[b0], #8, %[b0], asr #1\n\t"
+                   "bfi %[s0], %[b0], #8, #8\n\t"
+                   "sub %[b1], %[s1]\n\t"
+                   "lsl %[s1], #1\n\t"
+                   "smmlar %[s1], %[s1], %[m0], %[o0]\n\t"
+                   "smmla %[b1], %[b1], %[m1], %[o1]\n\t"
+                   "asr %[s1], %[h0]\n\t"
+                   "asr %[b1], %[h1]\n\t"
+                   "ssat %[s1], #8, %[s1], asr #1\n\t"
+                   "ssat %[b1], #8, %[b1], asr #1\n\t"
+                   "bfi %[s1], %[b1], #8, #8\n\t"
+                   "sub %[b2], %[s2]\n\t"
+                   "lsl %[s2], #1\n\t"
+                   "smmlar %[s2], %[s2], %[m0], %[o0]\n\t"
+                   "smmla %[b2], %[b2], %[m1], %[o1]\n\t"
+                   "asr %[s2], %[h0]\n\t"
+                   "asr %[b2], %[h1]\n\t"
+                   "ssat %[s2], #8, %[s2], asr #1\n\t"
+                   "ssat %[b2], #8, %[b2], asr #1\n\t"
+                   "bfi %[s2], %[b2], #8, #8\n"
+                   "2:\n\t"
+                   "ldrd %[m0], %[m1], [%[block], #8]\n\t"
+                   "ldr %[h0], [%[block], #16]\n\t"
+                   "strh %[s1], [%[m0], %[m1]]\n\t"
+                   "strh %[s2], [%[m0], %[h0]]\n\t"
+                   "strh %[s0], [%[m0]], #2\n\t"
+                   "str %[m0], [%[block], #8]"
+                   : [b0] "+&r"(both[0]), [b1] "+&r"(both[1]), [b2] "+&r"(both[2]),
+                     [s0] "+&r"(sum[0]), [s1] "+&r"(sum[1]), [s2] "+&r"(sum[2]), [m0] "=&r"(m0),
+                     [m1] "=&r"(m1), [o0] "=&r"(o0), [o1] "=&r"(o1), [h0] "=&r"(h0), [h1] "=&r"(h1)
+                   : [block] "r"(block)
+                   : "cc", "memory");
 }
 
 /* The pairs of outputs from `first` on of three widened pixels of 4 * quads inputs, written to y,
@@ -414,35 +509,24 @@ static void pixels_s8(const struct pairs_s8 *layer, int32_t first, int32_t beyon
 {
     const int16_t *weight = layer->weight + 4 * (quads + 1) * first;
     const int16_t *const end = layer->weight + 4 * (quads + 1) * beyond;
-    const int32_t *multiplier = layer->multiplier + layer->step * first;
-    const int32_t fours = quads >> 2, step = layer->step;
+    const int32_t rounds = (quads + quads_at_once - 1) / quads_at_once;
+    const int32_t skipped = (rounds * quads_at_once - quads) * bytes_of_quad;
+    struct block_s8 block = {
+        .multiplier = layer->multiplier + layer->step * first,
+        .step = layer->step * (int32_t)sizeof(*layer->multiplier),
+        .y = y,
+        .second = second,
+        .third = third,
+        .scaling = scaling_of(layer),
+    };
 
-    for (; weight != end; y += 2) {
-        const uint32_t *patch = widened;
+    while (weight != end) {
         int32_t sum[3], both[3];
-        take_biases(&weight, sum, both);
+        take_biases(&weight, &sum[0], &both[0]);
         sum[1] = sum[2] = sum[0];
         both[1] = both[2] = both[0];
-        for (int32_t left = fours; left > 0; left--) {
-            multiply_quad(&patch, &weight, both, sum);
-            multiply_quad(&patch, &weight, both, sum);
-            multiply_quad(&patch, &weight, both, sum);
-            multiply_quad(&patch, &weight, both, sum);
-        }
-        for (int32_t left = quads; (left & 3) != 0; left--) {
-            multiply_quad(&patch, &weight, both, sum);
-        }
-        const struct scale_s8 by = scale_of_pair(layer, multiplier);
-        multiplier += step;
-        if (shows_negatives(layer)) {
-            scale_signed(&by, sum[0], both[0], y);
-            scale_signed(&by, sum[1], both[1], y + second);
-            scale_signed(&by, sum[2], both[2], y + third);
-        } else {
-            scale_pair(&by, sum[0], both[0], y);
-            scale_pair(&by, sum[1], both[1], y + second);
-            scale_pair(&by, sum[2], both[2], y + third);
-        }
+        multiply_quads(widened, &weight, rounds, skipped, both, sum);
+        put_pair(&block, both, sum);
     }
 }
 #endif
@@ -488,29 +572,93 @@ static inline void products_s8(const uint8_t *patch, int32_t stride, const int8_
 #else
 enum { step_s8 = 1 };
 
-/* Sums of weight * patch for two patches, `stride` apart, and for up to 16 outputs. */
-static inline void products_s8(const uint8_t *patch, int32_t stride, const int8_t *weight,
-                               int32_t left, int32_t inputs, int32_t outputs, int32_t sums[2][16])
+/* Sums of weight * patch for two patches, `stride` apart, and for the weights of two outputs. */
+static inline void pair_s8(const uint8_t *patch, int32_t stride, const int8_t *weight,
+                           const int8_t *other, int32_t inputs, int32_t sums[4])
 {
-    (void)left;
-    for (int32_t output = 0; output < outputs; output += 2) {
-        const int8_t *other = output + 1 < outputs ? weight + inputs : weight;
-        int32_t products[4] = {0, 0, 0, 0};
+    int32_t products[4] = {0, 0, 0, 0};
 
-        for (int32_t input = 0; input < inputs; input++) {
-            products[0] += patch[input] * weight[input];
-            products[1] += patch[input] * other[input];
-            products[2] += patch[stride + input] * weight[input];
-            products[3] += patch[stride + input] * other[input];
-        }
-        sums[0][output] = products[0];
-        sums[0][output + 1] = products[1];
-        sums[1][output] = products[2];
-        sums[1][output + 1] = products[3];
-        weight += 2 * inputs;
+    for (int32_t input = 0; input < inputs; input++) {
+        products[0] += patch[input] * weight[input];
+        products[1] += patch[input] * other[input];
+        products[2] += patch[stride + input] * weight[input];
+        products[3] += patch[stride + input] * other[input];
     }
+    memcpy(sums, products, sizeof products);
 }
 #endif
+
+#if KERNEL_WIDE
+/* Weights of layers so small that outputs are the lanes: [outputs / 16][input][16]. */
+enum { shallow_s8 = 1024 };
+
+/* Whether a layer is so small, with its weights turned. */
+static inline int32_t turn_s8(const int8_t *weight, int32_t inputs, int32_t outputs,
+                              int32_t turned[shallow_s8])
+{
+    const int32_t most = shallow_s8 / 16;
+
+    if (inputs > most || (outputs + 15) / 16 * inputs > most) {
+        return 0;
+    }
+    for (int32_t first = 0; first < outputs; first += 16) {
+        for (int32_t input = 0; input < inputs; input++) {
+            for (int32_t output = first; output < first + 16; output++) {
+                *turned++ = output < outputs ? weight[output * inputs + input] : 0;
+            }
+        }
+    }
+    return 1;
+}
+
+/* The same sums by turned weights. */
+static __attribute__((noinline)) void products_turned_s8(const uint8_t *patch, int32_t stride,
+                                                         const int32_t *weight, int32_t inputs,
+                                                         int32_t sums[2][16])
+{
+    typedef int32_t eight_s32 __attribute__((vector_size(32)));
+    eight_s32 one = {0}, one_more = {0}, other = {0}, other_more = {0};
+
+    for (int32_t input = 0; input < inputs; input++) {
+        const int32_t x = patch[input], next = patch[stride + input];
+        eight_s32 factor, factor_more;
+        memcpy(&factor, weight, sizeof factor);
+        memcpy(&factor_more, weight + 8, sizeof factor_more);
+        one += factor * x;
+        one_more += factor_more * x;
+        other += factor * next;
+        other_more += factor_more * next;
+        weight += 16;
+    }
+    memcpy(sums[0], &one, sizeof one);
+    memcpy(sums[0] + 8, &one_more, sizeof one_more);
+    memcpy(sums[1], &other, sizeof other);
+    memcpy(sums[1] + 8, &other_more, sizeof other_more);
+}
+#endif
+
+/* Copies bytes, 128 added so that none is negative. */
+static inline void flip_run(uint8_t *to, const int8_t *from, int32_t count)
+{
+    for (; count >= 8; count -= 8) {
+#if KERNEL_WIDE
+        uint64_t eight;
+        memcpy(&eight, from, 8);
+        eight ^= 0x8080808080808080u;
+        memcpy(to, &eight, 8);
+#else
+#pragma GCC unroll 8
+        for (int32_t i = 0; i < 8; i++) {
+            to[i] = (uint8_t)(from[i] + 128);
+        }
+#endif
+        to += 8;
+        from += 8;
+    }
+    for (; count > 0; count--) {
+        *to++ = (uint8_t)(*from++ + 128);
+    }
+}
 #endif
 
 #if KERNEL_MVE
@@ -875,9 +1023,9 @@ struct conv_channels_s8 {
     int32_t stride_y, stride_x;
     int32_t dilation_y;
     int32_t pad_y, pad_x;
+    int32_t pointwise; /* whether an output pixel lies under the input pixel of its place alone */
     int32_t zero_x;
 #if KERNEL_DSP
-    int32_t pointwise; /* whether an output pixel lies under the input pixel of its place alone */
     struct pairs_s8 pairs;
 #else
     const int8_t *weight;
@@ -889,7 +1037,6 @@ struct conv_channels_s8 {
 #endif
 };
 
-#if KERNEL_DSP
 /* Where a window lies: its first tap within the picture that begins at `start`. */
 struct conv_channels_s8_window {
     int32_t start, top, left;
@@ -910,6 +1057,7 @@ static inline void conv_channels_s8_advance(const struct conv_channels_s8 *layer
     }
 }
 
+#if KERNEL_DSP
 /* The first tap of a window that is wholly inside. */
 static inline const int8_t *conv_channels_s8_first(const struct conv_channels_s8 *layer,
                                                    const int8_t *x,
@@ -1047,36 +1195,32 @@ static void conv_channels_s8(const struct conv_channels_s8 *layer, const int8_t 
 #else
 
 static void conv_channels_s8_patch(const struct conv_channels_s8 *layer, const int8_t *x,
-                                   int32_t pixel, uint8_t *patch)
+                                   const struct conv_channels_s8_window *window, uint8_t *patch)
 {
     const int32_t channels = layer->in_channels;
     const int32_t width = layer->kernel_x * channels;
-    const int32_t row = pixel / layer->out_x;
-    const int32_t top = row % layer->out_y * layer->stride_y - layer->pad_y;
-    const int32_t left = pixel % layer->out_x * layer->stride_x - layer->pad_x;
+    const int32_t left = window->left;
     const int32_t first = left < 0 ? -left : 0;
     const int32_t beyond = left + layer->kernel_x - layer->in_x;
     const int32_t run = (layer->kernel_x - (beyond > 0 ? beyond : 0) - first) * channels;
-    const int8_t *picture = x + row / layer->out_y * layer->in_y * layer->in_x * channels;
 
     for (int32_t kernel_y = 0; kernel_y < layer->kernel_y; kernel_y++) {
-        const int32_t in_y = top + kernel_y * layer->dilation_y;
+        const int32_t in_y = window->top + kernel_y * layer->dilation_y;
         const int32_t inside = run > 0 && in_y >= 0 && in_y < layer->in_y ? run : 0;
         if (inside < width) {
             memset(patch, layer->zero_x + 128, (size_t)width * sizeof(*patch));
         }
         if (inside > 0) {
-            const int8_t *inputs = picture + (in_y * layer->in_x + left + first) * channels;
-            for (int32_t input = 0; input < inside; input++) {
-                patch[first * channels + input] = (uint8_t)(inputs[input] + 128);
-            }
+            const int32_t place = (in_y * layer->in_x + left + first) * channels;
+            flip_run(patch + first * channels, x + window->start + place, inside);
         }
         patch += width;
     }
 }
 
+#if KERNEL_WIDE
 static inline void conv_channels_s8_outputs(const struct conv_channels_s8 *layer, int32_t first,
-                                            int32_t lanes, const int32_t *sums, int8_t *y)
+                                            int32_t lanes, int32_t sums[restrict 16], int8_t *y)
 {
     const int32_t *bias = layer->bias + first;
     const int32_t *multiplier = layer->multiplier + first, shift = layer->shift;
@@ -1085,37 +1229,103 @@ static inline void conv_channels_s8_outputs(const struct conv_channels_s8 *layer
     for (int32_t lane = 0; lane < lanes; lane++) {
         const int32_t sum = sums[lane] + bias[lane];
         const int32_t scaled = requantize_packed(sum, multiplier[lane], shift);
-        y[lane] = clamp_s8(scaled + zero_y, low, high);
+        sums[lane] = clamp_s8(scaled + zero_y, low, high);
+    }
+    for (int32_t lane = 0; lane < lanes; lane++) {
+        y[lane] = (int8_t)sums[lane];
     }
 }
+
+/* Outputs of two pixels whose patches are `stride` apart, and they `second` in y. */
+static void conv_channels_s8_pixels(const struct conv_channels_s8 *layer, const uint8_t *patches,
+                                    int32_t stride, int32_t second, const int32_t *turned,
+                                    int8_t *y)
+{
+    const int32_t inputs = layer->kernel_y * layer->kernel_x * layer->in_channels;
+    const int32_t outputs = layer->out_channels;
+
+    for (int32_t first = 0; first < outputs; first += 16) {
+        const int32_t lanes = outputs - first < 16 ? outputs - first : 16;
+        const int8_t *weight = layer->weight + first * inputs;
+        int32_t sums[2][16];
+        if (turned != NULL) {
+            products_turned_s8(patches, stride, turned + first * inputs, inputs, sums);
+        } else {
+            products_s8(patches, stride, weight, (outputs - first) * inputs, inputs, lanes, sums);
+        }
+        conv_channels_s8_outputs(layer, first, lanes, sums[1], y + second + first);
+        conv_channels_s8_outputs(layer, first, lanes, sums[0], y + first);
+    }
+}
+#else
+/* An output of two pixels, which are `second` apart in y. */
+static inline void conv_channels_s8_output(const struct conv_channels_s8 *layer, int32_t output,
+                                           int32_t one, int32_t other, int32_t second, int8_t *y)
+{
+    const int32_t bias = layer->bias[output], zero_y = layer->zero_y;
+    const int32_t multiplier = layer->multiplier[output];
+    const int32_t shift = layer->shift;
+
+    one = requantize_packed(one + bias, multiplier, shift);
+    other = requantize_packed(other + bias, multiplier, shift);
+    y[second + output] = clamp_s8(other + zero_y, layer->low, layer->high);
+    y[output] = clamp_s8(one + zero_y, layer->low, layer->high);
+}
+
+/* Outputs of two pixels whose patches are `stride` apart, and they `second` in y. */
+static void conv_channels_s8_pixels(const struct conv_channels_s8 *layer, const uint8_t *patches,
+                                    int32_t stride, int32_t second, int8_t *y)
+{
+    const int32_t inputs = layer->kernel_y * layer->kernel_x * layer->in_channels;
+    const int32_t outputs = layer->out_channels;
+    const int8_t *weight = layer->weight;
+
+    for (int32_t output = 0; output < outputs; output += 2) {
+        const int8_t *other = output + 1 < outputs ? weight + inputs : weight;
+        int32_t sums[4];
+        pair_s8(patches, stride, weight, other, inputs, sums);
+        conv_channels_s8_output(layer, output, sums[0], sums[2], second, y);
+        if (output + 1 < outputs) {
+            conv_channels_s8_output(layer, output + 1, sums[1], sums[3], second, y);
+        }
+        weight += 2 * inputs;
+    }
+}
+#endif
 
 static void conv_channels_s8(const struct conv_channels_s8 *layer, const int8_t *x, int8_t *y,
                              void *scratch)
 {
     const int32_t inputs = layer->kernel_y * layer->kernel_x * layer->in_channels;
-    const int32_t outputs = layer->out_channels;
     const int32_t pixels = layer->batch * layer->out_y * layer->out_x;
     const int32_t stride = (inputs + step_s8 - 1) / step_s8 * step_s8;
-    enum { lanes_most = 16 };
     uint8_t *const patches = scratch;
-    int32_t sums[2][lanes_most];
+    struct conv_channels_s8_window next = {0, -layer->pad_y, -layer->pad_x};
+#if KERNEL_WIDE
+    int32_t turned[shallow_s8];
+    const int32_t shallow = turn_s8(layer->weight, inputs, layer->out_channels, turned);
+#endif
 
     memset(patches, 0, (size_t)(2 * stride) * sizeof(*patches));
     for (int32_t pixel = 0; pixel < pixels; pixel += 2) {
         const int32_t count = pixels - pixel > 1 ? 2 : 1;
         for (int32_t i = 0; i < count; i++) {
-            conv_channels_s8_patch(layer, x, pixel + i, patches + i * stride);
-        }
-        for (int32_t first = 0; first < outputs; first += lanes_most) {
-            const int32_t lanes = outputs - first < lanes_most ? outputs - first : lanes_most;
-            const int8_t *weight = layer->weight + first * inputs;
-            const int32_t left = (outputs - first) * inputs;
-            products_s8(patches, stride, weight, left, inputs, lanes, sums);
-            for (int32_t i = 0; i < count; i++) {
-                conv_channels_s8_outputs(layer, first, lanes, sums[i], y + i * outputs + first);
+            if (layer->pointwise) {
+                flip_run(patches + i * stride, x, inputs);
+                x += inputs;
+            } else {
+                conv_channels_s8_patch(layer, x, &next, patches + i * stride);
+                conv_channels_s8_advance(layer, &next, 1);
             }
         }
-        y += count * outputs;
+        /* Outputs of the first pixel are written last: over those of a patch that is none. */
+        const int32_t second = count > 1 ? layer->out_channels : 0;
+#if KERNEL_WIDE
+        conv_channels_s8_pixels(layer, patches, stride, second, shallow ? turned : NULL, y);
+#else
+        conv_channels_s8_pixels(layer, patches, stride, second, y);
+#endif
+        y += count * layer->out_channels;
     }
 }
 #endif
@@ -1299,15 +1509,17 @@ static const struct conv_channels_s8 conv0 = {
     .pad_y = 1,
 #if KERNEL_MVE
     .pad_x = 3,
+#else
+    .pad_x = 1,
+#endif
+    .pointwise = 0,
+#if KERNEL_MVE
     .weight = conv0_weight_mve,
     .shift = -7,
     .zero_y = -128,
     .low = -128,
     .high = 127,
-#elif KERNEL_DSP
-    .pad_x = 1,
-#else
-    .pad_x = 1,
+#elif !KERNEL_DSP
     .weight = conv0_weight,
     .bias = conv0_bias,
     .multiplier = conv0_multiplier,
@@ -1318,7 +1530,6 @@ static const struct conv_channels_s8 conv0 = {
 #endif
     .zero_x = 15,
 #if KERNEL_MVE
-    .pointwise = 0,
     .pixels = 36,
     .inner_y = 1,
     .outer_y = 5,
@@ -1330,7 +1541,6 @@ static const struct conv_channels_s8 conv0 = {
     .negatives = 0,
     .scales = conv0_scales_mve,
 #elif KERNEL_DSP
-    .pointwise = 0,
     .pairs.weight = conv0_pairs_weight_dsp,
     .pairs.multiplier = conv0_multiplier,
     .pairs.step = 2,
@@ -1366,15 +1576,17 @@ static const struct conv_channels_s8 conv1 = {
     .pad_y = 1,
 #if KERNEL_MVE
     .pad_x = 4,
+#else
+    .pad_x = 1,
+#endif
+    .pointwise = 0,
+#if KERNEL_MVE
     .weight = conv1_weight_mve,
     .shift = -8,
     .zero_y = -36,
     .low = -128,
     .high = 127,
-#elif KERNEL_DSP
-    .pad_x = 1,
-#else
-    .pad_x = 1,
+#elif !KERNEL_DSP
     .weight = conv1_weight,
     .bias = conv1_bias,
     .multiplier = conv1_multiplier,
@@ -1385,7 +1597,6 @@ static const struct conv_channels_s8 conv1 = {
 #endif
     .zero_x = -128,
 #if KERNEL_MVE
-    .pointwise = 0,
     .pixels = 36,
     .inner_y = 1,
     .outer_y = 5,
@@ -1397,7 +1608,6 @@ static const struct conv_channels_s8 conv1 = {
     .negatives = 1,
     .scales = conv1_scales_mve,
 #elif KERNEL_DSP
-    .pointwise = 0,
     .pairs.weight = conv1_pairs_weight_dsp,
     .pairs.multiplier = conv1_multiplier,
     .pairs.step = 2,

@@ -142,72 +142,23 @@ struct scale_s8 {
     int32_t shift[2];  /* less one, which a saturating shift adds */
 };
 
-static inline struct scale_s8 scale_of_pair(const struct pairs_s8 *layer,
-                                            const int32_t multiplier[2])
+/* What all pairs have in common. */
+struct scaling_s8 {
+    int32_t shift[2]; /* without the last bits of multipliers */
+    int32_t zero;     /* 2 * zero_y + 1 */
+    int32_t half;     /* rounds the second output, or 0: sums below zero, which round the other
+                         way, show in y */
+};
+
+static inline struct scaling_s8 scaling_of(const struct pairs_s8 *layer)
 {
-    const int32_t least = layer->shift - 1, offset = 2 * layer->zero_y + 1;
-    struct scale_s8 scale;
+    struct scaling_s8 scaling;
 
-    for (int32_t output = 0; output < 2; output++) {
-        scale.multiplier[output] = multiplier[output];
-        scale.shift[output] = least + (multiplier[output] & 15);
-        scale.offset[output] = offset * (1 << scale.shift[output]);
-    }
-    return scale;
-}
-
-/* Whether sums below zero, which round the other way, show in y. */
-static inline int32_t shows_negatives(const struct pairs_s8 *layer)
-{
-    return layer->low < layer->zero_y;
-}
-
-/* (a * b + c * 2^32) / 2^32. */
-static inline int32_t product_high(int32_t a, int32_t b, int32_t c)
-{
-    int32_t high;
-    __asm("smmla %0, %1, %2, %3" : "=r"(high) : "r"(a), "r"(b), "r"(c));
-    return high;
-}
-
-/* The same, rounded. */
-static inline int32_t product_rounded(int32_t a, int32_t b, int32_t c)
-{
-    int32_t high;
-    __asm("smmlar %0, %1, %2, %3" : "=r"(high) : "r"(a), "r"(b), "r"(c));
-    return high;
-}
-
-/* Halves of two values within int8. */
-static inline void store_halves(int32_t first, int32_t second, int8_t *y)
-{
-    __asm("ssat %0, #8, %0, asr #1\n\t"
-          "ssat %1, #8, %1, asr #1\n\t"
-          "bfi %0, %1, #8, #8"
-          : "+r"(first), "+r"(second));
-    const uint16_t both = (uint16_t)first;
-    memcpy(y, &both, sizeof both);
-}
-
-/* Two outputs from `sum`, the first one's, and `both` = sum + 256 times the second one's. */
-static inline void scale_pair(const struct scale_s8 *by, int32_t sum, int32_t both, int8_t *y)
-{
-    const int32_t offset = by->offset[1] * 128 + 64;
-    const int32_t first = product_rounded(2 * sum, by->multiplier[0], by->offset[0]);
-    const int32_t second = product_high(both - sum, by->multiplier[1], offset);
-
-    store_halves(first >> by->shift[0], second >> (by->shift[1] + 7), y);
-}
-
-/* The same where sums below zero show in y. */
-static inline void scale_signed(const struct scale_s8 *by, int32_t sum, int32_t both, int8_t *y)
-{
-    const int32_t other = (both - sum) >> 7;
-    const int32_t offset[2] = {by->offset[0] + (sum >> 31), by->offset[1] + (other >> 31)};
-    const int32_t first = product_rounded(2 * sum, by->multiplier[0], offset[0]);
-    const int32_t second = product_rounded(other, by->multiplier[1], offset[1]);
-
-    store_halves(first >> by->shift[0], second >> by->shift[1], y);
+    scaling.half = layer->low < layer->zero_y ? 0 : 64;
+    scaling.shift[0] = layer->shift - 1;
+    scaling.shift[1] = scaling.shift[0] + (scaling.half > 0 ? 7 : 0);
+    scaling.zero = 2 * layer->zero_y + 1;
+    return scaling;
 }
 
 /* `count` outputs within narrower limits than int8. */
@@ -291,37 +242,181 @@ static uint32_t *widen_rows(const int8_t *x0, const int8_t *x1, const int8_t *x2
     return place > 0 ? widen_quad(rest0, rest1, rest2, patch) : patch;
 }
 
-/* both += weight * x and sum += (its low bytes) * x, for four inputs of three pixels. */
-static inline void multiply_quad(const uint32_t **patch, const int16_t **weight, int32_t both[3],
-                                 int32_t sum[3])
+/* both += weight * x and sum += (its low bytes) * x, for four inputs of three pixels: 68 bytes. */
+#define MULTIPLY_QUAD                                                                              \
+    "ldrd %[w0], %[w1], [%[w]], #8\n\t"                                                            \
+    "ldmia.w %[p]!, { %[x0], %[x1], %[x2] }\n\t"                                                   \
+    "smlad %[b0], %[x0], %[w0], %[b0]\n\t"                                                         \
+    "smlad %[b1], %[x1], %[w0], %[b1]\n\t"                                                         \
+    "smlad %[b2], %[x2], %[w0], %[b2]\n\t"                                                         \
+    "sxtb16 %[w0], %[w0]\n\t"                                                                      \
+    "smlad %[s0], %[x0], %[w0], %[s0]\n\t"                                                         \
+    "smlad %[s1], %[x1], %[w0], %[s1]\n\t"                                                         \
+    "smlad %[s2], %[x2], %[w0], %[s2]\n\t"                                                         \
+    "ldmia.w %[p]!, { %[x0], %[x1], %[x2] }\n\t"                                                   \
+    "smlad %[b0], %[x0], %[w1], %[b0]\n\t"                                                         \
+    "smlad %[b1], %[x1], %[w1], %[b1]\n\t"                                                         \
+    "smlad %[b2], %[x2], %[w1], %[b2]\n\t"                                                         \
+    "sxtb16 %[w1], %[w1]\n\t"                                                                      \
+    "smlad %[s0], %[x0], %[w1], %[s0]\n\t"                                                         \
+    "smlad %[s1], %[x1], %[w1], %[s1]\n\t"                                                         \
+    "smlad %[s2], %[x2], %[w1], %[s2]\n\t"
+
+#define EIGHT_QUADS                                                                                \
+    MULTIPLY_QUAD MULTIPLY_QUAD MULTIPLY_QUAD MULTIPLY_QUAD MULTIPLY_QUAD MULTIPLY_QUAD            \
+        MULTIPLY_QUAD MULTIPLY_QUAD
+
+enum { bytes_of_quad = 68, quads_at_once = 8 };
+
+/* Eight times `rounds` quads, less `skipped` bytes of the instructions of the first ones. clang
+ * keeps a register for itself, so it has no room for a loop in here. */
+static inline void multiply_quads(const uint32_t *patch, const int16_t **weight, int32_t rounds,
+                                  int32_t skipped, int32_t both[3], int32_t sum[3])
 {
-    register uint32_t x0 __asm("r10");
-    register uint32_t x1 __asm("r11");
-    register uint32_t x2 __asm("r12");
+    register int32_t x0 __asm("r10") = skipped;
+    register int32_t x1 __asm("r11");
+    register int32_t x2 __asm("r12");
     uint32_t w0, w1;
 
-    __asm volatile("ldrd %[w0], %[w1], [%[w]], #8\n\t"
-                   "ldmia %[p]!, { %[x0], %[x1], %[x2] }\n\t"
-                   "smlad %[b0], %[x0], %[w0], %[b0]\n\t"
-                   "smlad %[b1], %[x1], %[w0], %[b1]\n\t"
-                   "smlad %[b2], %[x2], %[w0], %[b2]\n\t"
-                   "sxtb16 %[w0], %[w0]\n\t"
-                   "smlad %[s0], %[x0], %[w0], %[s0]\n\t"
-                   "smlad %[s1], %[x1], %[w0], %[s1]\n\t"
-                   "smlad %[s2], %[x2], %[w0], %[s2]\n\t"
-                   "ldmia %[p]!, { %[x0], %[x1], %[x2] }\n\t"
-                   "smlad %[b0], %[x0], %[w1], %[b0]\n\t"
-                   "smlad %[b1], %[x1], %[w1], %[b1]\n\t"
-                   "smlad %[b2], %[x2], %[w1], %[b2]\n\t"
-                   "sxtb16 %[w1], %[w1]\n\t"
-                   "smlad %[s0], %[x0], %[w1], %[s0]\n\t"
-                   "smlad %[s1], %[x1], %[w1], %[s1]\n\t"
-                   "smlad %[s2], %[x2], %[w1], %[s2]"
-                   : [p] "+r"(*patch), [w] "+r"(*weight), [b0] "+r"(both[0]), [b1] "+r"(both[1]),
-                     [b2] "+r"(both[2]), [s0] "+r"(sum[0]), [s1] "+r"(sum[1]), [s2] "+r"(sum[2]),
-                     [w0] "=&r"(w0), [w1] "=&r"(w1), [x0] "=&r"(x0), [x1] "=&r"(x1), [x2] "=&r"(x2)
+#if defined(__clang__)
+    for (; rounds > 0; rounds--) {
+        __asm volatile(
+            "add pc, %[x0]\n\t"
+            "nop\n\t" EIGHT_QUADS "mov %[x0], #0"
+            : [p] "+r"(patch), [w] "+r"(*weight), [b0] "+r"(both[0]), [b1] "+r"(both[1]),
+              [b2] "+r"(both[2]), [s0] "+r"(sum[0]), [s1] "+r"(sum[1]), [s2] "+r"(sum[2]),
+              [w0] "=&r"(w0), [w1] "=&r"(w1), [x0] "+r"(x0), [x1] "=&r"(x1), [x2] "=&r"(x2)
+            :
+            : "memory");
+    }
+#else
+    __asm volatile("add pc, %[x0]\n\t"
+                   "nop\n"
+                   "1:\n\t" EIGHT_QUADS "subs %[rounds], #1\n\t"
+                   "bne 1b"
+                   : [rounds] "+r"(rounds), [p] "+r"(patch), [w] "+r"(*weight), [b0] "+r"(both[0]),
+                     [b1] "+r"(both[1]), [b2] "+r"(both[2]), [s0] "+r"(sum[0]), [s1] "+r"(sum[1]),
+                     [s2] "+r"(sum[2]), [w0] "=&r"(w0), [w1] "=&r"(w1), [x0] "+r"(x0),
+                     [x1] "=&r"(x1), [x2] "=&r"(x2)
                    :
-                   : "memory");
+                   : "cc", "memory");
+#endif
+}
+
+/* What the pairs of three pixels need, in this order; `multiplier` and `y` move on. */
+struct block_s8 {
+    const int32_t *multiplier;
+    int32_t step; /* bytes */
+    int8_t *y;
+    int32_t second, third; /* bytes from the first pixel's outputs */
+    struct scaling_s8 scaling;
+};
+
+/* Outputs of a pair for three pixels from `sum`, the first one's, and `both` = sum + 256 times the
+ * second one's; at 1 where sums below zero, which round the other way, show in y. */
+static inline void put_pair(struct block_s8 *block, int32_t both[3], int32_t sum[3])
+{
+    int32_t m0, m1, o0, o1, h0, h1;
+
+    __asm volatile("ldrd %[m0], %[m1], [%[block]]\n\t"
+                   "add %[o0], %[m0], %[m1]\n\t"
+                   "str %[o0], [%[block]]\n\t"
+                   "ldr %[o1], [%[block], #28]\n\t"
+                   "ldr %[o0], [%[block], #32]\n\t"
+                   "ldrd %[m0], %[m1], [%[m0]]\n\t"
+                   "ldrd %[h0], %[h1], [%[block], #20]\n\t"
+                   "cmp %[o0], #0\n\t"
+                   "and %[o0], %[m0], #15\n\t"
+                   "add %[h0], %[o0]\n\t"
+                   "and %[o0], %[m1], #15\n\t"
+                   "add %[h1], %[o0]\n\t"
+                   "lsl %[o0], %[o1], %[h0]\n\t"
+                   "lsl %[o1], %[h1]\n\t"
+                   "bne 1f\n\t"
+                   "subs %[b0], %[b0], %[s0]\n\t"
+                   "asr %[b0], #7\n\t"
+                   "smmlar %[b0], %[b0], %[m1], %[o1]\n\t"
+                   "it mi\n\t"
+                   "submi %[b0], #1\n\t"
+                   "lsls %[s0], %[s0], #1\n\t"
+                   "smmlar %[s0], %[s0], %[m0], %[o0]\n\t"
+                   "it mi\n\t"
+                   "submi %[s0], #1\n\t"
+                   "asr %[b0], %[h1]\n\t"
+                   "asr %[s0], %[h0]\n\t"
+                   "ssat %[s0], #8, %[s0], asr #1\n\t"
+                   "ssat %[b0], #8, %[b0], asr #1\n\t"
+                   "bfi %[s0], %[b0], #8, #8\n\t"
+                   "subs %[b1], %[b1], %[s1]\n\t"
+                   "asr %[b1], #7\n\t"
+                   "smmlar %[b1], %[b1], %[m1], %[o1]\n\t"
+                   "it mi\n\t"
+                   "submi %[b1], #1\n\t"
+                   "lsls %[s1], %[s1], #1\n\t"
+                   "smmlar %[s1], %[s1], %[m0], %[o0]\n\t"
+                   "it mi\n\t"
+                   "submi %[s1], #1\n\t"
+                   "asr %[b1], %[h1]\n\t"
+                   "asr %[s1], %[h0]\n\t"
+                   "ssat %[s1], #8, %[s1], asr #1\n\t"
+                   "ssat %[b1], #8, %[b1], asr #1\n\t"
+                   "bfi %[s1], %[b1], #8, #8\n\t"
+                   "subs %[b2], %[b2], %[s2]\n\t"
+                   "asr %[b2], #7\n\t"
+                   "smmlar %[b2], %[b2], %[m1], %[o1]\n\t"
+                   "it mi\n\t"
+                   "submi %[b2], #1\n\t"
+                   "lsls %[s2], %[s2], #1\n\t"
+                   "smmlar %[s2], %[s2], %[m0], %[o0]\n\t"
+                   "it mi\n\t"
+                   "submi %[s2], #1\n\t"
+                   "asr %[b2], %[h1]\n\t"
+                   "asr %[s2], %[h0]\n\t"
+                   "ssat %[s2], #8, %[s2], asr #1\n\t"
+                   "ssat %[b2], #8, %[b2], asr #1\n\t"
+                   "bfi %[s2], %[b2], #8, #8\n\t"
+                   "b 2f\n"
+                   "1:\n\t"
+                   "add %[o1], #64\n\t"
+                   "sub %[b0], %[s0]\n\t"
+                   "lsl %[s0], #1\n\t"
+                   "smmlar %[s0], %[s0], %[m0], %[o0]\n\t"
+                   "smmla %[b0], %[b0], %[m1], %[o1]\n\t"
+                   "asr %[s0], %[h0]\n\t"
+                   "asr %[b0], %[h1]\n\t"
+                   "ssat %[s0], #8, %[s0], asr #1\n\t"
+                   "ssat %[b0], #8, %[b0], asr #1\n\t"
+                   "bfi %[s0], %[b0], #8, #8\n\t"
+                   "sub %[b1], %[s1]\n\t"
+                   "lsl %[s1], #1\n\t"
+                   "smmlar %[s1], %[s1], %[m0], %[o0]\n\t"
+                   "smmla %[b1], %[b1], %[m1], %[o1]\n\t"
+                   "asr %[s1], %[h0]\n\t"
+                   "asr %[b1], %[h1]\n\t"
+                   "ssat %[s1], #8, %[s1], asr #1\n\t"
+                   "ssat %[b1], #8, %[b1], asr #1\n\t"
+                   "bfi %[s1], %[b1], #8, #8\n\t"
+                   "sub %[b2], %[s2]\n\t"
+                   "lsl %[s2], #1\n\t"
+                   "smmlar %[s2], %[s2], %[m0], %[o0]\n\t"
+                   "smmla %[b2], %[b2], %[m1], %[o1]\n\t"
+                   "asr %[s2], %[h0]\n\t"
+                   "asr %[b2], %[h1]\n\t"
+                   "ssat %[s2], #8, %[s2], asr #1\n\t"
+                   "ssat %[b2], #8, %[b2], asr #1\n\t"
+                   "bfi %[s2], %[b2], #8, #8\n"
+                   "2:\n\t"
+                   "ldrd %[m0], %[m1], [%[block], #8]\n\t"
+                   "ldr %[h0], [%[block], #16]\n\t"
+                   "strh %[s1], [%[m0], %[m1]]\n\t"
+                   "strh %[s2], [%[m0], %[h0]]\n\t"
+                   "strh %[s0], [%[m0]], #2\n\t"
+                   "str %[m0], [%[block], #8]"
+                   : [b0] "+&r"(both[0]), [b1] "+&r"(both[1]), [b2] "+&r"(both[2]),
+                     [s0] "+&r"(sum[0]), [s1] "+&r"(sum[1]), [s2] "+&r"(sum[2]), [m0] "=&r"(m0),
+                     [m1] "=&r"(m1), [o0] "=&r"(o0), [o1] "=&r"(o1), [h0] "=&r"(h0), [h1] "=&r"(h1)
+                   : [block] "r"(block)
+                   : "cc", "memory");
 }
 
 /* The pairs of outputs from `first` on of three widened pixels of 4 * quads inputs, written to y,
@@ -336,36 +431,86 @@ static void pixels_s8(const struct pairs_s8 *layer, int32_t first, int32_t beyon
 {
     const int16_t *weight = layer->weight + 4 * (quads + 1) * first;
     const int16_t *const end = layer->weight + 4 * (quads + 1) * beyond;
-    const int32_t *multiplier = layer->multiplier + layer->step * first;
-    const int32_t fours = quads >> 2, step = layer->step;
+    const int32_t rounds = (quads + quads_at_once - 1) / quads_at_once;
+    const int32_t skipped = (rounds * quads_at_once - quads) * bytes_of_quad;
+    struct block_s8 block = {
+        .multiplier = layer->multiplier + layer->step * first,
+        .step = layer->step * (int32_t)sizeof(*layer->multiplier),
+        .y = y,
+        .second = second,
+        .third = third,
+        .scaling = scaling_of(layer),
+    };
 
-    for (; weight != end; y += 2) {
-        const uint32_t *patch = widened;
+    while (weight != end) {
         int32_t sum[3], both[3];
-        take_biases(&weight, sum, both);
+        take_biases(&weight, &sum[0], &both[0]);
         sum[1] = sum[2] = sum[0];
         both[1] = both[2] = both[0];
-        for (int32_t left = fours; left > 0; left--) {
-            multiply_quad(&patch, &weight, both, sum);
-            multiply_quad(&patch, &weight, both, sum);
-            multiply_quad(&patch, &weight, both, sum);
-            multiply_quad(&patch, &weight, both, sum);
-        }
-        for (int32_t left = quads; (left & 3) != 0; left--) {
-            multiply_quad(&patch, &weight, both, sum);
-        }
-        const struct scale_s8 by = scale_of_pair(layer, multiplier);
-        multiplier += step;
-        if (shows_negatives(layer)) {
-            scale_signed(&by, sum[0], both[0], y);
-            scale_signed(&by, sum[1], both[1], y + second);
-            scale_signed(&by, sum[2], both[2], y + third);
-        } else {
-            scale_pair(&by, sum[0], both[0], y);
-            scale_pair(&by, sum[1], both[1], y + second);
-            scale_pair(&by, sum[2], both[2], y + third);
-        }
+        multiply_quads(widened, &weight, rounds, skipped, both, sum);
+        put_pair(&block, both, sum);
     }
+}
+
+static inline struct scale_s8 scale_of_pair(const struct scaling_s8 *scaling,
+                                            const int32_t *multiplier)
+{
+    struct scale_s8 scale;
+
+    scale.multiplier[0] = multiplier[0];
+    scale.multiplier[1] = multiplier[1];
+    scale.shift[0] = scaling->shift[0] + (multiplier[0] & 15);
+    scale.shift[1] = scaling->shift[1] + (multiplier[1] & 15);
+    scale.offset[0] = scaling->zero * (1 << scale.shift[0]);
+    scale.offset[1] = scaling->zero * (1 << scale.shift[1]) + scaling->half;
+    return scale;
+}
+
+/* (a * b + c * 2^32) / 2^32. */
+static inline int32_t product_high(int32_t a, int32_t b, int32_t c)
+{
+    int32_t high;
+    __asm("smmla %0, %1, %2, %3" : "=r"(high) : "r"(a), "r"(b), "r"(c));
+    return high;
+}
+
+/* The same, rounded. */
+static inline int32_t product_rounded(int32_t a, int32_t b, int32_t c)
+{
+    int32_t high;
+    __asm("smmlar %0, %1, %2, %3" : "=r"(high) : "r"(a), "r"(b), "r"(c));
+    return high;
+}
+
+/* Halves of two values within int8. */
+static inline void store_halves(int32_t first, int32_t second, int8_t *y)
+{
+    __asm("ssat %0, #8, %0, asr #1\n\t"
+          "ssat %1, #8, %1, asr #1\n\t"
+          "bfi %0, %1, #8, #8"
+          : "+r"(first), "+r"(second));
+    const uint16_t both = (uint16_t)first;
+    memcpy(y, &both, sizeof both);
+}
+
+/* Two outputs from `sum`, the first one's, and `both` = sum + 256 times the second one's. */
+static inline void scale_pair(const struct scale_s8 *by, int32_t sum, int32_t both, int8_t *y)
+{
+    const int32_t first = product_rounded(2 * sum, by->multiplier[0], by->offset[0]);
+    const int32_t second = product_high(both - sum, by->multiplier[1], by->offset[1]);
+
+    store_halves(first >> by->shift[0], second >> by->shift[1], y);
+}
+
+/* The same where sums below zero show in y. */
+static inline void scale_signed(const struct scale_s8 *by, int32_t sum, int32_t both, int8_t *y)
+{
+    const int32_t other = (both - sum) >> 7;
+    const int32_t offset[2] = {by->offset[0] + (sum >> 31), by->offset[1] + (other >> 31)};
+    const int32_t first = product_rounded(2 * sum, by->multiplier[0], offset[0]);
+    const int32_t second = product_rounded(other, by->multiplier[1], offset[1]);
+
+    store_halves(first >> by->shift[0], second >> by->shift[1], y);
 }
 
 /* both += weight * x and sum += (its low bytes) * x, for eight inputs and two pairs of outputs. */
@@ -458,29 +603,93 @@ static inline void products_s8(const uint8_t *patch, int32_t stride, const int8_
 #else
 enum { step_s8 = 1 };
 
-/* Sums of weight * patch for two patches, `stride` apart, and for up to 16 outputs. */
-static inline void products_s8(const uint8_t *patch, int32_t stride, const int8_t *weight,
-                               int32_t left, int32_t inputs, int32_t outputs, int32_t sums[2][16])
+/* Sums of weight * patch for two patches, `stride` apart, and for the weights of two outputs. */
+static inline void pair_s8(const uint8_t *patch, int32_t stride, const int8_t *weight,
+                           const int8_t *other, int32_t inputs, int32_t sums[4])
 {
-    (void)left;
-    for (int32_t output = 0; output < outputs; output += 2) {
-        const int8_t *other = output + 1 < outputs ? weight + inputs : weight;
-        int32_t products[4] = {0, 0, 0, 0};
+    int32_t products[4] = {0, 0, 0, 0};
 
-        for (int32_t input = 0; input < inputs; input++) {
-            products[0] += patch[input] * weight[input];
-            products[1] += patch[input] * other[input];
-            products[2] += patch[stride + input] * weight[input];
-            products[3] += patch[stride + input] * other[input];
-        }
-        sums[0][output] = products[0];
-        sums[0][output + 1] = products[1];
-        sums[1][output] = products[2];
-        sums[1][output + 1] = products[3];
-        weight += 2 * inputs;
+    for (int32_t input = 0; input < inputs; input++) {
+        products[0] += patch[input] * weight[input];
+        products[1] += patch[input] * other[input];
+        products[2] += patch[stride + input] * weight[input];
+        products[3] += patch[stride + input] * other[input];
     }
+    memcpy(sums, products, sizeof products);
 }
 #endif
+
+#if KERNEL_WIDE
+/* Weights of layers so small that outputs are the lanes: [outputs / 16][input][16]. */
+enum { shallow_s8 = 1024 };
+
+/* Whether a layer is so small, with its weights turned. */
+static inline int32_t turn_s8(const int8_t *weight, int32_t inputs, int32_t outputs,
+                              int32_t turned[shallow_s8])
+{
+    const int32_t most = shallow_s8 / 16;
+
+    if (inputs > most || (outputs + 15) / 16 * inputs > most) {
+        return 0;
+    }
+    for (int32_t first = 0; first < outputs; first += 16) {
+        for (int32_t input = 0; input < inputs; input++) {
+            for (int32_t output = first; output < first + 16; output++) {
+                *turned++ = output < outputs ? weight[output * inputs + input] : 0;
+            }
+        }
+    }
+    return 1;
+}
+
+/* The same sums by turned weights. */
+static __attribute__((noinline)) void products_turned_s8(const uint8_t *patch, int32_t stride,
+                                                         const int32_t *weight, int32_t inputs,
+                                                         int32_t sums[2][16])
+{
+    typedef int32_t eight_s32 __attribute__((vector_size(32)));
+    eight_s32 one = {0}, one_more = {0}, other = {0}, other_more = {0};
+
+    for (int32_t input = 0; input < inputs; input++) {
+        const int32_t x = patch[input], next = patch[stride + input];
+        eight_s32 factor, factor_more;
+        memcpy(&factor, weight, sizeof factor);
+        memcpy(&factor_more, weight + 8, sizeof factor_more);
+        one += factor * x;
+        one_more += factor_more * x;
+        other += factor * next;
+        other_more += factor_more * next;
+        weight += 16;
+    }
+    memcpy(sums[0], &one, sizeof one);
+    memcpy(sums[0] + 8, &one_more, sizeof one_more);
+    memcpy(sums[1], &other, sizeof other);
+    memcpy(sums[1] + 8, &other_more, sizeof other_more);
+}
+#endif
+
+/* Copies bytes, 128 added so that none is negative. */
+static inline void flip_run(uint8_t *to, const int8_t *from, int32_t count)
+{
+    for (; count >= 8; count -= 8) {
+#if KERNEL_WIDE
+        uint64_t eight;
+        memcpy(&eight, from, 8);
+        eight ^= 0x8080808080808080u;
+        memcpy(to, &eight, 8);
+#else
+#pragma GCC unroll 8
+        for (int32_t i = 0; i < 8; i++) {
+            to[i] = (uint8_t)(from[i] + 128);
+        }
+#endif
+        to += 8;
+        from += 8;
+    }
+    for (; count > 0; count--) {
+        *to++ = (uint8_t)(*from++ + 128);
+    }
+}
 
 /* Sums of weight * x for up to 4 outputs. */
 static inline void products4_s8(const int8_t *x, const int8_t *weight, int32_t inputs,
@@ -813,61 +1022,94 @@ struct depthwise_mve {
 #endif
 
 #if KERNEL_DSP && !KERNEL_MVE
-static inline void store_half(uint32_t value, int32_t half, uint32_t *word)
-{
-    const uint16_t bits = (uint16_t)value;
+/* 3x3 convolution of each channel for itself. */
+struct planes_s8 {
+    int32_t batch, channels;
+    int32_t in_y, in_x;
+    int32_t out_y, out_x;
+    int32_t stride_y, stride_x;
+    int32_t pad_y, pad_x;
+    const int8_t *weight; /* [y][x][channel] */
+    const int32_t *bias;  /* 256 times, for inputs as they are */
+    const int32_t *multiplier, *shift;
+    int32_t told; /* the last bits of a multiplier that its shift is less by */
+    int32_t multiplier_step, shift_step; /* from a channel to the next, 0 or 1 */
+    int32_t zero_x, zero_y;
+    int32_t low, high;
+    int32_t plane_x;     /* columns of a plane in scratch */
+    int32_t block;       /* outputs at a time */
+    int32_t blocks;      /* of a row */
+    int32_t band_y;      /* output rows at a time */
+    int32_t plane_bytes; /* of the rows of a band of all planes */
+};
 
-    memcpy((uint8_t *)word + 2 * half, &bits, sizeof bits);
+/* Where the words of four planes go. */
+struct columns {
+    uint32_t *a, *b, *c, *d;
+};
+
+/* A column of four channels and the next one, 256 times, as words of four planes. */
+static inline void put_columns(uint32_t column, uint32_t next, struct columns *to)
+{
+    const uint32_t odd = 0xff00ff00u;
+#if defined(__arm__) && defined(__OPTIMIZE__)
+    uint32_t low, first;
+
+    __asm volatile(
+        "pkhbt %[low], %[column], %[next], lsl #16\n\t"
+        "pkhtb %[next], %[next], %[column], asr #16\n\t"
+        "and %[first], %[odd], %[low], lsl #8\n\t"
+        "and %[low], %[odd]\n\t"
+        "and %[column], %[odd], %[next], lsl #8\n\t"
+        "and %[next], %[odd]\n\t"
+        "str %[first], [%[a]], #4\n\t"
+        "str %[low], [%[b]], #4\n\t"
+        "str %[column], [%[c]], #4\n\t"
+        "str %[next], [%[d]], #4"
+        : [column] "+r"(column), [next] "+r"(next), [low] "=&r"(low), [first] "=&r"(first),
+          [a] "+r"(to->a), [b] "+r"(to->b), [c] "+r"(to->c), [d] "+r"(to->d)
+        : [odd] "r"(odd)
+        : "memory");
+#else
+    const uint32_t low = pkhbt(column, next), high = pkhtb(column, next);
+
+    *to->a++ = low << 8 & odd;
+    *to->b++ = low & odd;
+    *to->c++ = high << 8 & odd;
+    *to->d++ = high & odd;
+#endif
 }
 
-/* One pixel of four channels into one half of words of four planes. */
-static inline void one_pixel(uint32_t bytes, uint32_t offset, int32_t half, uint32_t *a,
-                             uint32_t *b, uint32_t *c, uint32_t *d)
-{
-    const uint32_t even = sxtab16(offset, bytes), odd = sxtab16_ror8(offset, bytes);
-
-    store_half(even, half, a);
-    store_half(odd, half, b);
-    store_half(even >> 16, half, c);
-    store_half(odd >> 16, half, d);
-}
-
-/* Rows of four channels, less the zero point, as int16 behind `pad` columns: row by row the four
- * planes. What lies around is zero already. */
+/* Rows of four channels as int16 behind `pad` columns: row by row the four planes. What lies
+ * around is there already. */
 static void __attribute__((noinline))
-depthwise_planes(const int8_t *x, int32_t rows, int32_t width, int32_t channels, int32_t pad,
-                 int32_t zero_x, int32_t words, uint32_t *planes)
+depthwise_planes(const struct planes_s8 *layer, const int8_t *x, int32_t rows, uint32_t *planes)
 {
-    const uint32_t offset = ((uint32_t)-zero_x & 0xffffu) * 0x00010001u;
-    const int32_t odd = pad & 1;
-    const int32_t pairs = (width - odd) / 2;
-    const int32_t rest = 4 * words - odd - pairs;
-    uint32_t *a = planes + pad / 2, *b = a + words, *c = b + words, *d = c + words;
+    const int32_t channels = layer->channels, words = layer->plane_x / 2;
+    const int32_t odd = layer->pad_x & 1, pairs = (layer->in_x - odd) / 2;
+    const int32_t single = (layer->in_x - odd) & 1;
+    const int32_t rest = 4 * words - odd - pairs - single;
+    const uint32_t zeros = ((uint32_t)layer->zero_x & 0xffu) * 0x01010101u;
+    uint32_t *const a = planes + layer->pad_x / 2;
+    struct columns to = {a, a + words, a + 2 * words, a + 3 * words};
 
     for (; rows > 0; rows--) {
         if (odd) {
-            one_pixel(four_bytes(x), offset, 1, a++, b++, c++, d++);
+            put_columns(zeros, four_bytes(x), &to);
             x += channels;
         }
         for (int32_t left = pairs; left > 0; left--) {
-            const uint32_t first = four_bytes(x), second = four_bytes(x + channels);
-            const uint32_t even = sxtab16(offset, first), odds = sxtab16_ror8(offset, first);
-            const uint32_t next_even = sxtab16(offset, second);
-            const uint32_t next_odd = sxtab16_ror8(offset, second);
-            *a++ = pkhbt(even, next_even);
-            *b++ = pkhbt(odds, next_odd);
-            *c++ = pkhtb(even, next_even);
-            *d++ = pkhtb(odds, next_odd);
+            put_columns(four_bytes(x), four_bytes(x + channels), &to);
             x += 2 * channels;
         }
-        if ((width - odd) & 1) {
-            one_pixel(four_bytes(x), offset, 0, a, b, c, d);
+        if (single) {
+            put_columns(four_bytes(x), zeros, &to);
             x += channels;
         }
-        a += rest;
-        b += rest;
-        c += rest;
-        d += rest;
+        to.a += rest;
+        to.b += rest;
+        to.c += rest;
+        to.d += rest;
     }
 }
 
@@ -885,27 +1127,52 @@ static inline void keep_planes(uint32_t *planes, int32_t distance, int32_t count
     }
 }
 
-/* `count` words of a zero point less itself. */
+/* `count` words of a zero point. */
 static inline void clear_planes(uint32_t *planes, int32_t count, int32_t zero_x)
 {
-    const uint32_t zero_point = ((uint32_t)zero_x & 0xffu) * 0x00010001u;
-    const uint32_t zero = sxtab16(((uint32_t)-zero_x & 0xffffu) * 0x00010001u, zero_point);
+    const uint32_t zeros = ((uint32_t)zero_x & 0xffu) * 0x01000100u;
 
     for (; count > 0; count--) {
-        *planes++ = zero;
+        *planes++ = zeros;
     }
 }
 
-/* What the outputs of one channel take; weights, bias and sums times a power of two. */
+/* Rows of four channels from `in_y` on into `planes`. Outside the picture there are zero points, in
+ * the same rows for all channels where a band is the whole picture. */
+static void depthwise_fill(const struct planes_s8 *layer, const int8_t *x, int32_t in_y,
+                           int32_t rows, uint32_t *planes)
+{
+    const int32_t words = 2 * layer->plane_x;
+    const int32_t above = in_y < 0 ? -in_y : 0;
+    const int32_t first = above < rows ? above : rows;
+    const int32_t below = layer->in_y - in_y;
+    const int32_t end = below < rows ? below : rows;
+    const int32_t last = end > first ? end : first;
+
+    if (last > first) {
+        x += (in_y + first) * layer->in_x * layer->channels;
+        depthwise_planes(layer, x, last - first, planes + first * words);
+    }
+    if (layer->band_y < layer->out_y) {
+        clear_planes(planes, first * words, layer->zero_x);
+        clear_planes(planes + last * words, (rows - last) * words, layer->zero_x);
+    }
+}
+
+/* What the outputs of one channel take. */
 struct depthwise_channel {
-    int32_t multiplier, constant, shift;
+    int32_t multiplier, constant;
     int8_t *y;
-    int32_t step;        /* from an output to the next */
-    int32_t advance;     /* from the second output of a block to the next block */
+    int32_t step; /* from an output to the next */
+    int32_t shift;
+    int32_t advance;     /* from a block of outputs to the next */
+    int32_t next;        /* words from the last row under a block to the first one under the next */
     uint32_t taps[3][2]; /* weights of each row: pairs of the first two and of the last two */
     int32_t row;         /* bytes from a row of the plane to the next */
     int32_t bias;
-    int32_t low, high; /* where they are not those of int8 */
+    int32_t low, high;
+    int32_t down;   /* words from the rows under a row of outputs to those under the next */
+    int32_t excess; /* bytes by which blocks reach beyond a row of outputs */
 };
 
 #if !defined(__arm__) || !defined(__OPTIMIZE__)
@@ -928,368 +1195,672 @@ static inline int32_t depthwise_sum(const uint32_t *x, const struct depthwise_ch
 }
 #endif
 
-/* Sums of 3x3 taps for 6 outputs side by side, a column apart. */
-static inline void depthwise_taps6(const uint32_t *x, const struct depthwise_channel *channel,
-                                   int32_t sums[6])
+/* Sums of 3x3 taps for 6 outputs side by side, a column apart. Returns the last row. */
+static inline const uint32_t *
+depthwise_taps6(const uint32_t *x, const struct depthwise_channel *channel, int32_t sums[6])
 {
 #if defined(__arm__) && defined(__OPTIMIZE__)
-    uint32_t w01, w12, a, b, c;
+    uint32_t w01, w12, a, b;
 
     __asm__("ldr %[s5], [%[channel], %[bias]]\n\t"
             "ldrd %[w01], %[w12], [%[channel], %[taps0]]\n\t"
-            "ldrd %[a], %[b], [%[x]]\n\t"
+            "ldrd %[a], %[b], [%[x], #0]\n\t"
             "smlad %[s0], %[a], %[w01], %[s5]\n\t"
             "smlatb %[s1], %[a], %[w01], %[s5]\n\t"
-            "ldrd %[a], %[c], [%[x], #8]\n\t"
-            "smlabt %[s0], %[b], %[w12], %[s0]\n\t"
-            "smlad %[s1], %[b], %[w12], %[s1]\n\t"
             "smlad %[s2], %[b], %[w01], %[s5]\n\t"
             "smlatb %[s3], %[b], %[w01], %[s5]\n\t"
-            "smlabt %[s2], %[a], %[w12], %[s2]\n\t"
-            "smlad %[s3], %[a], %[w12], %[s3]\n\t"
+            "smlabt %[s0], %[b], %[w12], %[s0]\n\t"
+            "smlad %[s1], %[b], %[w12], %[s1]\n\t"
+            "ldrd %[a], %[b], [%[x], #8]\n\t"
             "smlad %[s4], %[a], %[w01], %[s5]\n\t"
             "smlatb %[s5], %[a], %[w01], %[s5]\n\t"
-            "smlabt %[s4], %[c], %[w12], %[s4]\n\t"
-            "smlad %[s5], %[c], %[w12], %[s5]\n\t"
-            "ldr %[a], [%[channel], %[row]]\n\t"
-            "add %[x], %[a]\n\t"
+            "smlabt %[s2], %[a], %[w12], %[s2]\n\t"
+            "smlad %[s3], %[a], %[w12], %[s3]\n\t"
+            "smlabt %[s4], %[b], %[w12], %[s4]\n\t"
+            "smlad %[s5], %[b], %[w12], %[s5]\n\t"
+            "add %[x], %[row]\n\t"
             "ldrd %[w01], %[w12], [%[channel], %[taps1]]\n\t"
-            "ldrd %[a], %[b], [%[x]]\n\t"
+            "ldrd %[a], %[b], [%[x], #0]\n\t"
             "smlad %[s0], %[a], %[w01], %[s0]\n\t"
             "smlatb %[s1], %[a], %[w01], %[s1]\n\t"
-            "ldrd %[a], %[c], [%[x], #8]\n\t"
-            "smlabt %[s0], %[b], %[w12], %[s0]\n\t"
-            "smlad %[s1], %[b], %[w12], %[s1]\n\t"
             "smlad %[s2], %[b], %[w01], %[s2]\n\t"
             "smlatb %[s3], %[b], %[w01], %[s3]\n\t"
-            "smlabt %[s2], %[a], %[w12], %[s2]\n\t"
-            "smlad %[s3], %[a], %[w12], %[s3]\n\t"
+            "smlabt %[s0], %[b], %[w12], %[s0]\n\t"
+            "smlad %[s1], %[b], %[w12], %[s1]\n\t"
+            "ldrd %[a], %[b], [%[x], #8]\n\t"
             "smlad %[s4], %[a], %[w01], %[s4]\n\t"
             "smlatb %[s5], %[a], %[w01], %[s5]\n\t"
-            "smlabt %[s4], %[c], %[w12], %[s4]\n\t"
-            "smlad %[s5], %[c], %[w12], %[s5]\n\t"
-            "ldr %[a], [%[channel], %[row]]\n\t"
-            "add %[x], %[a]\n\t"
+            "smlabt %[s2], %[a], %[w12], %[s2]\n\t"
+            "smlad %[s3], %[a], %[w12], %[s3]\n\t"
+            "smlabt %[s4], %[b], %[w12], %[s4]\n\t"
+            "smlad %[s5], %[b], %[w12], %[s5]\n\t"
+            "add %[x], %[row]\n\t"
             "ldrd %[w01], %[w12], [%[channel], %[taps2]]\n\t"
-            "ldrd %[a], %[b], [%[x]]\n\t"
+            "ldrd %[a], %[b], [%[x], #0]\n\t"
             "smlad %[s0], %[a], %[w01], %[s0]\n\t"
             "smlatb %[s1], %[a], %[w01], %[s1]\n\t"
-            "ldrd %[a], %[c], [%[x], #8]\n\t"
-            "smlabt %[s0], %[b], %[w12], %[s0]\n\t"
-            "smlad %[s1], %[b], %[w12], %[s1]\n\t"
             "smlad %[s2], %[b], %[w01], %[s2]\n\t"
             "smlatb %[s3], %[b], %[w01], %[s3]\n\t"
-            "smlabt %[s2], %[a], %[w12], %[s2]\n\t"
-            "smlad %[s3], %[a], %[w12], %[s3]\n\t"
+            "smlabt %[s0], %[b], %[w12], %[s0]\n\t"
+            "smlad %[s1], %[b], %[w12], %[s1]\n\t"
+            "ldrd %[a], %[b], [%[x], #8]\n\t"
             "smlad %[s4], %[a], %[w01], %[s4]\n\t"
             "smlatb %[s5], %[a], %[w01], %[s5]\n\t"
-            "smlabt %[s4], %[c], %[w12], %[s4]\n\t"
-            "smlad %[s5], %[c], %[w12], %[s5]"
+            "smlabt %[s2], %[a], %[w12], %[s2]\n\t"
+            "smlad %[s3], %[a], %[w12], %[s3]\n\t"
+            "smlabt %[s4], %[b], %[w12], %[s4]\n\t"
+            "smlad %[s5], %[b], %[w12], %[s5]\n\t"
             : [x] "+r"(x), [w01] "=&r"(w01), [w12] "=&r"(w12), [a] "=&r"(a), [b] "=&r"(b),
-              [c] "=&r"(c), [s0] "=&r"(sums[0]), [s1] "=&r"(sums[1]), [s2] "=&r"(sums[2]),
-              [s3] "=&r"(sums[3]), [s4] "=&r"(sums[4]), [s5] "=&r"(sums[5])
-            : [channel] "r"(channel), [bias] "i"(offsetof(struct depthwise_channel, bias)),
+              [s0] "=&r"(sums[0]), [s1] "=&r"(sums[1]), [s2] "=&r"(sums[2]), [s3] "=&r"(sums[3]),
+              [s4] "=&r"(sums[4]), [s5] "=&r"(sums[5])
+            : [channel] "r"(channel), [row] "r"(channel->row),
+              [bias] "i"(offsetof(struct depthwise_channel, bias)),
               [taps0] "i"(offsetof(struct depthwise_channel, taps)),
               [taps1] "i"(offsetof(struct depthwise_channel, taps[1])),
-              [taps2] "i"(offsetof(struct depthwise_channel, taps[2])),
-              [row] "i"(offsetof(struct depthwise_channel, row))
+              [taps2] "i"(offsetof(struct depthwise_channel, taps[2]))
             : "memory");
+    return x;
 #else
     for (int32_t output = 0; output < 6; output++) {
         sums[output] = depthwise_sum(x, channel, output);
     }
+    return x + channel->row / 2;
 #endif
 }
 
-/* Sums of 3x3 taps for 5 outputs side by side, where rows of a plane are 64 bytes apart. */
-static inline void depthwise_taps5(const uint32_t *x, const struct depthwise_channel *channel,
-                                   int32_t sums[5])
+/* Sums of 3x3 taps for 5 outputs side by side, a column apart. Returns the last row. */
+static inline const uint32_t *
+depthwise_taps5(const uint32_t *x, const struct depthwise_channel *channel, int32_t sums[5])
 {
 #if defined(__arm__) && defined(__OPTIMIZE__)
-    uint32_t w01, w12, a, b, c;
+    uint32_t w01, w12, a, b;
 
-    __asm__(
-        "ldr %[s4], [%[channel], %[bias]]\n\t"
-        "ldrd %[w01], %[w12], [%[channel], %[taps0]]\n\t"
-        "ldrd %[a], %[b], [%[x], #0]\n\t"
-        "smlad %[s0], %[a], %[w01], %[s4]\n\t"
-        "smlatb %[s1], %[a], %[w01], %[s4]\n\t"
-        "ldrd %[a], %[c], [%[x], #8]\n\t"
-        "smlabt %[s0], %[b], %[w12], %[s0]\n\t"
-        "smlad %[s1], %[b], %[w12], %[s1]\n\t"
-        "smlad %[s2], %[b], %[w01], %[s4]\n\t"
-        "smlatb %[s3], %[b], %[w01], %[s4]\n\t"
-        "smlabt %[s2], %[a], %[w12], %[s2]\n\t"
-        "smlad %[s3], %[a], %[w12], %[s3]\n\t"
-        "smlad %[s4], %[a], %[w01], %[s4]\n\t"
-        "smlabt %[s4], %[c], %[w12], %[s4]\n\t"
-        "ldrd %[w01], %[w12], [%[channel], %[taps1]]\n\t"
-        "ldrd %[a], %[b], [%[x], #64]\n\t"
-        "smlad %[s0], %[a], %[w01], %[s0]\n\t"
-        "smlatb %[s1], %[a], %[w01], %[s1]\n\t"
-        "ldrd %[a], %[c], [%[x], #72]\n\t"
-        "smlabt %[s0], %[b], %[w12], %[s0]\n\t"
-        "smlad %[s1], %[b], %[w12], %[s1]\n\t"
-        "smlad %[s2], %[b], %[w01], %[s2]\n\t"
-        "smlatb %[s3], %[b], %[w01], %[s3]\n\t"
-        "smlabt %[s2], %[a], %[w12], %[s2]\n\t"
-        "smlad %[s3], %[a], %[w12], %[s3]\n\t"
-        "smlad %[s4], %[a], %[w01], %[s4]\n\t"
-        "smlabt %[s4], %[c], %[w12], %[s4]\n\t"
-        "ldrd %[w01], %[w12], [%[channel], %[taps2]]\n\t"
-        "ldrd %[a], %[b], [%[x], #128]\n\t"
-        "smlad %[s0], %[a], %[w01], %[s0]\n\t"
-        "smlatb %[s1], %[a], %[w01], %[s1]\n\t"
-        "ldrd %[a], %[c], [%[x], #136]\n\t"
-        "smlabt %[s0], %[b], %[w12], %[s0]\n\t"
-        "smlad %[s1], %[b], %[w12], %[s1]\n\t"
-        "smlad %[s2], %[b], %[w01], %[s2]\n\t"
-        "smlatb %[s3], %[b], %[w01], %[s3]\n\t"
-        "smlabt %[s2], %[a], %[w12], %[s2]\n\t"
-        "smlad %[s3], %[a], %[w12], %[s3]\n\t"
-        "smlad %[s4], %[a], %[w01], %[s4]\n\t"
-        "smlabt %[s4], %[c], %[w12], %[s4]"
-        : [w01] "=&r"(w01), [w12] "=&r"(w12), [a] "=&r"(a), [b] "=&r"(b), [c] "=&r"(c),
-          [s0] "=&r"(sums[0]), [s1] "=&r"(sums[1]), [s2] "=&r"(sums[2]), [s3] "=&r"(sums[3]),
-          [s4] "=&r"(sums[4])
-        : [x] "r"(x), [channel] "r"(channel), [bias] "i"(offsetof(struct depthwise_channel, bias)),
-          [taps0] "i"(offsetof(struct depthwise_channel, taps)),
-          [taps1] "i"(offsetof(struct depthwise_channel, taps[1])),
-          [taps2] "i"(offsetof(struct depthwise_channel, taps[2]))
-        : "memory");
+    __asm__("ldr %[s4], [%[channel], %[bias]]\n\t"
+            "ldrd %[w01], %[w12], [%[channel], %[taps0]]\n\t"
+            "ldrd %[a], %[b], [%[x], #0]\n\t"
+            "smlad %[s0], %[a], %[w01], %[s4]\n\t"
+            "smlatb %[s1], %[a], %[w01], %[s4]\n\t"
+            "smlad %[s2], %[b], %[w01], %[s4]\n\t"
+            "smlatb %[s3], %[b], %[w01], %[s4]\n\t"
+            "smlabt %[s0], %[b], %[w12], %[s0]\n\t"
+            "smlad %[s1], %[b], %[w12], %[s1]\n\t"
+            "ldrd %[a], %[b], [%[x], #8]\n\t"
+            "smlad %[s4], %[a], %[w01], %[s4]\n\t"
+            "smlabt %[s2], %[a], %[w12], %[s2]\n\t"
+            "smlad %[s3], %[a], %[w12], %[s3]\n\t"
+            "smlabt %[s4], %[b], %[w12], %[s4]\n\t"
+            "add %[x], %[row]\n\t"
+            "ldrd %[w01], %[w12], [%[channel], %[taps1]]\n\t"
+            "ldrd %[a], %[b], [%[x], #0]\n\t"
+            "smlad %[s0], %[a], %[w01], %[s0]\n\t"
+            "smlatb %[s1], %[a], %[w01], %[s1]\n\t"
+            "smlad %[s2], %[b], %[w01], %[s2]\n\t"
+            "smlatb %[s3], %[b], %[w01], %[s3]\n\t"
+            "smlabt %[s0], %[b], %[w12], %[s0]\n\t"
+            "smlad %[s1], %[b], %[w12], %[s1]\n\t"
+            "ldrd %[a], %[b], [%[x], #8]\n\t"
+            "smlad %[s4], %[a], %[w01], %[s4]\n\t"
+            "smlabt %[s2], %[a], %[w12], %[s2]\n\t"
+            "smlad %[s3], %[a], %[w12], %[s3]\n\t"
+            "smlabt %[s4], %[b], %[w12], %[s4]\n\t"
+            "add %[x], %[row]\n\t"
+            "ldrd %[w01], %[w12], [%[channel], %[taps2]]\n\t"
+            "ldrd %[a], %[b], [%[x], #0]\n\t"
+            "smlad %[s0], %[a], %[w01], %[s0]\n\t"
+            "smlatb %[s1], %[a], %[w01], %[s1]\n\t"
+            "smlad %[s2], %[b], %[w01], %[s2]\n\t"
+            "smlatb %[s3], %[b], %[w01], %[s3]\n\t"
+            "smlabt %[s0], %[b], %[w12], %[s0]\n\t"
+            "smlad %[s1], %[b], %[w12], %[s1]\n\t"
+            "ldrd %[a], %[b], [%[x], #8]\n\t"
+            "smlad %[s4], %[a], %[w01], %[s4]\n\t"
+            "smlabt %[s2], %[a], %[w12], %[s2]\n\t"
+            "smlad %[s3], %[a], %[w12], %[s3]\n\t"
+            "smlabt %[s4], %[b], %[w12], %[s4]\n\t"
+            : [x] "+r"(x), [w01] "=&r"(w01), [w12] "=&r"(w12), [a] "=&r"(a), [b] "=&r"(b),
+              [s0] "=&r"(sums[0]), [s1] "=&r"(sums[1]), [s2] "=&r"(sums[2]), [s3] "=&r"(sums[3]),
+              [s4] "=&r"(sums[4])
+            : [channel] "r"(channel), [row] "r"(channel->row),
+              [bias] "i"(offsetof(struct depthwise_channel, bias)),
+              [taps0] "i"(offsetof(struct depthwise_channel, taps)),
+              [taps1] "i"(offsetof(struct depthwise_channel, taps[1])),
+              [taps2] "i"(offsetof(struct depthwise_channel, taps[2]))
+            : "memory");
+    return x;
 #else
     for (int32_t output = 0; output < 5; output++) {
         sums[output] = depthwise_sum(x, channel, output);
     }
+    return x + channel->row / 2;
 #endif
 }
 
-/* Sums of 3x3 taps for 3 outputs side by side, two columns apart. */
-static inline void depthwise_taps3(const uint32_t *x, const struct depthwise_channel *channel,
-                                   int32_t sums[3])
+/* Sums of 3x3 taps for 3 outputs side by side, a column apart. Returns the last row. */
+static inline const uint32_t *
+depthwise_taps3(const uint32_t *x, const struct depthwise_channel *channel, int32_t sums[3])
 {
 #if defined(__arm__) && defined(__OPTIMIZE__)
-    uint32_t w01, w12, a, b, c;
+    uint32_t w01, w12, a, b;
 
     __asm__("ldr %[s2], [%[channel], %[bias]]\n\t"
             "ldrd %[w01], %[w12], [%[channel], %[taps0]]\n\t"
-            "ldrd %[a], %[b], [%[x]]\n\t"
+            "ldrd %[a], %[b], [%[x], #0]\n\t"
             "smlad %[s0], %[a], %[w01], %[s2]\n\t"
-            "ldrd %[a], %[c], [%[x], #8]\n\t"
+            "smlatb %[s1], %[a], %[w01], %[s2]\n\t"
+            "smlad %[s2], %[b], %[w01], %[s2]\n\t"
             "smlabt %[s0], %[b], %[w12], %[s0]\n\t"
-            "smlad %[s1], %[b], %[w01], %[s2]\n\t"
-            "smlabt %[s1], %[a], %[w12], %[s1]\n\t"
-            "smlad %[s2], %[a], %[w01], %[s2]\n\t"
-            "smlabt %[s2], %[c], %[w12], %[s2]\n\t"
-            "ldr %[a], [%[channel], %[row]]\n\t"
-            "add %[x], %[a]\n\t"
+            "smlad %[s1], %[b], %[w12], %[s1]\n\t"
+            "ldr %[a], [%[x], #8]\n\t"
+            "smlabt %[s2], %[a], %[w12], %[s2]\n\t"
+            "add %[x], %[row]\n\t"
             "ldrd %[w01], %[w12], [%[channel], %[taps1]]\n\t"
-            "ldrd %[a], %[b], [%[x]]\n\t"
+            "ldrd %[a], %[b], [%[x], #0]\n\t"
             "smlad %[s0], %[a], %[w01], %[s0]\n\t"
-            "ldrd %[a], %[c], [%[x], #8]\n\t"
+            "smlatb %[s1], %[a], %[w01], %[s1]\n\t"
+            "smlad %[s2], %[b], %[w01], %[s2]\n\t"
             "smlabt %[s0], %[b], %[w12], %[s0]\n\t"
-            "smlad %[s1], %[b], %[w01], %[s1]\n\t"
-            "smlabt %[s1], %[a], %[w12], %[s1]\n\t"
-            "smlad %[s2], %[a], %[w01], %[s2]\n\t"
-            "smlabt %[s2], %[c], %[w12], %[s2]\n\t"
-            "ldr %[a], [%[channel], %[row]]\n\t"
-            "add %[x], %[a]\n\t"
+            "smlad %[s1], %[b], %[w12], %[s1]\n\t"
+            "ldr %[a], [%[x], #8]\n\t"
+            "smlabt %[s2], %[a], %[w12], %[s2]\n\t"
+            "add %[x], %[row]\n\t"
             "ldrd %[w01], %[w12], [%[channel], %[taps2]]\n\t"
-            "ldrd %[a], %[b], [%[x]]\n\t"
+            "ldrd %[a], %[b], [%[x], #0]\n\t"
             "smlad %[s0], %[a], %[w01], %[s0]\n\t"
-            "ldrd %[a], %[c], [%[x], #8]\n\t"
+            "smlatb %[s1], %[a], %[w01], %[s1]\n\t"
+            "smlad %[s2], %[b], %[w01], %[s2]\n\t"
             "smlabt %[s0], %[b], %[w12], %[s0]\n\t"
-            "smlad %[s1], %[b], %[w01], %[s1]\n\t"
-            "smlabt %[s1], %[a], %[w12], %[s1]\n\t"
-            "smlad %[s2], %[a], %[w01], %[s2]\n\t"
-            "smlabt %[s2], %[c], %[w12], %[s2]"
+            "smlad %[s1], %[b], %[w12], %[s1]\n\t"
+            "ldr %[a], [%[x], #8]\n\t"
+            "smlabt %[s2], %[a], %[w12], %[s2]\n\t"
             : [x] "+r"(x), [w01] "=&r"(w01), [w12] "=&r"(w12), [a] "=&r"(a), [b] "=&r"(b),
-              [c] "=&r"(c), [s0] "=&r"(sums[0]), [s1] "=&r"(sums[1]), [s2] "=&r"(sums[2])
-            : [channel] "r"(channel), [bias] "i"(offsetof(struct depthwise_channel, bias)),
+              [s0] "=&r"(sums[0]), [s1] "=&r"(sums[1]), [s2] "=&r"(sums[2])
+            : [channel] "r"(channel), [row] "r"(channel->row),
+              [bias] "i"(offsetof(struct depthwise_channel, bias)),
               [taps0] "i"(offsetof(struct depthwise_channel, taps)),
               [taps1] "i"(offsetof(struct depthwise_channel, taps[1])),
-              [taps2] "i"(offsetof(struct depthwise_channel, taps[2])),
-              [row] "i"(offsetof(struct depthwise_channel, row))
+              [taps2] "i"(offsetof(struct depthwise_channel, taps[2]))
             : "memory");
+    return x;
+#else
+    for (int32_t output = 0; output < 3; output++) {
+        sums[output] = depthwise_sum(x, channel, output);
+    }
+    return x + channel->row / 2;
+#endif
+}
+
+/* Sums of 3x3 taps for 6 outputs side by side, two columns apart. Returns the last row. */
+static inline const uint32_t *
+depthwise_taps6_apart(const uint32_t *x, const struct depthwise_channel *channel, int32_t sums[6])
+{
+#if defined(__arm__) && defined(__OPTIMIZE__)
+    uint32_t w01, w12, a, b;
+
+    __asm__("ldr %[s5], [%[channel], %[bias]]\n\t"
+            "ldrd %[w01], %[w12], [%[channel], %[taps0]]\n\t"
+            "ldrd %[a], %[b], [%[x], #0]\n\t"
+            "smlad %[s0], %[a], %[w01], %[s5]\n\t"
+            "smlad %[s1], %[b], %[w01], %[s5]\n\t"
+            "smlabt %[s0], %[b], %[w12], %[s0]\n\t"
+            "ldrd %[a], %[b], [%[x], #8]\n\t"
+            "smlad %[s2], %[a], %[w01], %[s5]\n\t"
+            "smlabt %[s1], %[a], %[w12], %[s1]\n\t"
+            "smlad %[s3], %[b], %[w01], %[s5]\n\t"
+            "smlabt %[s2], %[b], %[w12], %[s2]\n\t"
+            "ldrd %[a], %[b], [%[x], #16]\n\t"
+            "smlad %[s4], %[a], %[w01], %[s5]\n\t"
+            "smlabt %[s3], %[a], %[w12], %[s3]\n\t"
+            "smlad %[s5], %[b], %[w01], %[s5]\n\t"
+            "smlabt %[s4], %[b], %[w12], %[s4]\n\t"
+            "ldr %[a], [%[x], #24]\n\t"
+            "smlabt %[s5], %[a], %[w12], %[s5]\n\t"
+            "add %[x], %[row]\n\t"
+            "ldrd %[w01], %[w12], [%[channel], %[taps1]]\n\t"
+            "ldrd %[a], %[b], [%[x], #0]\n\t"
+            "smlad %[s0], %[a], %[w01], %[s0]\n\t"
+            "smlad %[s1], %[b], %[w01], %[s1]\n\t"
+            "smlabt %[s0], %[b], %[w12], %[s0]\n\t"
+            "ldrd %[a], %[b], [%[x], #8]\n\t"
+            "smlad %[s2], %[a], %[w01], %[s2]\n\t"
+            "smlabt %[s1], %[a], %[w12], %[s1]\n\t"
+            "smlad %[s3], %[b], %[w01], %[s3]\n\t"
+            "smlabt %[s2], %[b], %[w12], %[s2]\n\t"
+            "ldrd %[a], %[b], [%[x], #16]\n\t"
+            "smlad %[s4], %[a], %[w01], %[s4]\n\t"
+            "smlabt %[s3], %[a], %[w12], %[s3]\n\t"
+            "smlad %[s5], %[b], %[w01], %[s5]\n\t"
+            "smlabt %[s4], %[b], %[w12], %[s4]\n\t"
+            "ldr %[a], [%[x], #24]\n\t"
+            "smlabt %[s5], %[a], %[w12], %[s5]\n\t"
+            "add %[x], %[row]\n\t"
+            "ldrd %[w01], %[w12], [%[channel], %[taps2]]\n\t"
+            "ldrd %[a], %[b], [%[x], #0]\n\t"
+            "smlad %[s0], %[a], %[w01], %[s0]\n\t"
+            "smlad %[s1], %[b], %[w01], %[s1]\n\t"
+            "smlabt %[s0], %[b], %[w12], %[s0]\n\t"
+            "ldrd %[a], %[b], [%[x], #8]\n\t"
+            "smlad %[s2], %[a], %[w01], %[s2]\n\t"
+            "smlabt %[s1], %[a], %[w12], %[s1]\n\t"
+            "smlad %[s3], %[b], %[w01], %[s3]\n\t"
+            "smlabt %[s2], %[b], %[w12], %[s2]\n\t"
+            "ldrd %[a], %[b], [%[x], #16]\n\t"
+            "smlad %[s4], %[a], %[w01], %[s4]\n\t"
+            "smlabt %[s3], %[a], %[w12], %[s3]\n\t"
+            "smlad %[s5], %[b], %[w01], %[s5]\n\t"
+            "smlabt %[s4], %[b], %[w12], %[s4]\n\t"
+            "ldr %[a], [%[x], #24]\n\t"
+            "smlabt %[s5], %[a], %[w12], %[s5]\n\t"
+            : [x] "+r"(x), [w01] "=&r"(w01), [w12] "=&r"(w12), [a] "=&r"(a), [b] "=&r"(b),
+              [s0] "=&r"(sums[0]), [s1] "=&r"(sums[1]), [s2] "=&r"(sums[2]), [s3] "=&r"(sums[3]),
+              [s4] "=&r"(sums[4]), [s5] "=&r"(sums[5])
+            : [channel] "r"(channel), [row] "r"(channel->row),
+              [bias] "i"(offsetof(struct depthwise_channel, bias)),
+              [taps0] "i"(offsetof(struct depthwise_channel, taps)),
+              [taps1] "i"(offsetof(struct depthwise_channel, taps[1])),
+              [taps2] "i"(offsetof(struct depthwise_channel, taps[2]))
+            : "memory");
+    return x;
+#else
+    for (int32_t output = 0; output < 6; output++) {
+        sums[output] = depthwise_sum(x, channel, 2 * output);
+    }
+    return x + channel->row / 2;
+#endif
+}
+
+/* Sums of 3x3 taps for 3 outputs side by side, two columns apart. Returns the last row. */
+static inline const uint32_t *
+depthwise_taps3_apart(const uint32_t *x, const struct depthwise_channel *channel, int32_t sums[3])
+{
+#if defined(__arm__) && defined(__OPTIMIZE__)
+    uint32_t w01, w12, a, b;
+
+    __asm__("ldr %[s2], [%[channel], %[bias]]\n\t"
+            "ldrd %[w01], %[w12], [%[channel], %[taps0]]\n\t"
+            "ldrd %[a], %[b], [%[x], #0]\n\t"
+            "smlad %[s0], %[a], %[w01], %[s2]\n\t"
+            "smlad %[s1], %[b], %[w01], %[s2]\n\t"
+            "smlabt %[s0], %[b], %[w12], %[s0]\n\t"
+            "ldrd %[a], %[b], [%[x], #8]\n\t"
+            "smlad %[s2], %[a], %[w01], %[s2]\n\t"
+            "smlabt %[s1], %[a], %[w12], %[s1]\n\t"
+            "smlabt %[s2], %[b], %[w12], %[s2]\n\t"
+            "add %[x], %[row]\n\t"
+            "ldrd %[w01], %[w12], [%[channel], %[taps1]]\n\t"
+            "ldrd %[a], %[b], [%[x], #0]\n\t"
+            "smlad %[s0], %[a], %[w01], %[s0]\n\t"
+            "smlad %[s1], %[b], %[w01], %[s1]\n\t"
+            "smlabt %[s0], %[b], %[w12], %[s0]\n\t"
+            "ldrd %[a], %[b], [%[x], #8]\n\t"
+            "smlad %[s2], %[a], %[w01], %[s2]\n\t"
+            "smlabt %[s1], %[a], %[w12], %[s1]\n\t"
+            "smlabt %[s2], %[b], %[w12], %[s2]\n\t"
+            "add %[x], %[row]\n\t"
+            "ldrd %[w01], %[w12], [%[channel], %[taps2]]\n\t"
+            "ldrd %[a], %[b], [%[x], #0]\n\t"
+            "smlad %[s0], %[a], %[w01], %[s0]\n\t"
+            "smlad %[s1], %[b], %[w01], %[s1]\n\t"
+            "smlabt %[s0], %[b], %[w12], %[s0]\n\t"
+            "ldrd %[a], %[b], [%[x], #8]\n\t"
+            "smlad %[s2], %[a], %[w01], %[s2]\n\t"
+            "smlabt %[s1], %[a], %[w12], %[s1]\n\t"
+            "smlabt %[s2], %[b], %[w12], %[s2]\n\t"
+            : [x] "+r"(x), [w01] "=&r"(w01), [w12] "=&r"(w12), [a] "=&r"(a), [b] "=&r"(b),
+              [s0] "=&r"(sums[0]), [s1] "=&r"(sums[1]), [s2] "=&r"(sums[2])
+            : [channel] "r"(channel), [row] "r"(channel->row),
+              [bias] "i"(offsetof(struct depthwise_channel, bias)),
+              [taps0] "i"(offsetof(struct depthwise_channel, taps)),
+              [taps1] "i"(offsetof(struct depthwise_channel, taps[1])),
+              [taps2] "i"(offsetof(struct depthwise_channel, taps[2]))
+            : "memory");
+    return x;
 #else
     for (int32_t output = 0; output < 3; output++) {
         sums[output] = depthwise_sum(x, channel, 2 * output);
     }
+    return x + channel->row / 2;
 #endif
 }
 
-/* Six sums, rescaled and saturated, to every `step` bytes of y. */
-static inline void depthwise_store6(struct depthwise_channel *channel, int32_t sums[6])
+/* Six sums, rescaled and saturated, to every `step` bytes of y; then x is at the next block. */
+static inline const uint32_t *depthwise_store6(const uint32_t *x, struct depthwise_channel *channel,
+                                               int32_t sums[6])
 {
 #if defined(__arm__) && defined(__OPTIMIZE__)
     register uint32_t a __asm__("r8");
     register uint32_t b __asm__("r9");
-    register uint32_t c __asm__("r10");
-    register uint32_t y __asm__("r11");
-    register uint32_t step __asm__("lr");
+    register uint32_t y __asm__("r10");
+    register uint32_t step __asm__("r11");
 
-    __asm__ volatile("ldmia %[channel], { %[a], %[b], %[c], %[y], %[step] }\n\t"
-                     "smmla %[s0], %[s0], %[a], %[b]\n\t"
-                     "smmla %[s1], %[s1], %[a], %[b]\n\t"
-                     "smmla %[s2], %[s2], %[a], %[b]\n\t"
-                     "smmla %[s3], %[s3], %[a], %[b]\n\t"
-                     "smmla %[s4], %[s4], %[a], %[b]\n\t"
-                     "smmla %[s5], %[s5], %[a], %[b]\n\t"
-                     "ldr %[b], [%[channel], %[advance]]\n\t"
-                     "add %[a], %[y], %[step]\n\t"
-                     "asr %[s0], %[c]\n\t"
-                     "asr %[s1], %[c]\n\t"
-                     "asr %[s2], %[c]\n\t"
-                     "asr %[s3], %[c]\n\t"
-                     "asr %[s4], %[c]\n\t"
-                     "asr %[s5], %[c]\n\t"
-                     "ssat %[s0], #8, %[s0]\n\t"
-                     "ssat %[s1], #8, %[s1]\n\t"
-                     "ssat %[s2], #8, %[s2]\n\t"
-                     "ssat %[s3], #8, %[s3]\n\t"
-                     "ssat %[s4], #8, %[s4]\n\t"
-                     "ssat %[s5], #8, %[s5]\n\t"
-                     "add %[b], %[a]\n\t"
-                     "strb %[s0], [%[y]]\n\t"
-                     "strb %[s1], [%[a]]\n\t"
-                     "strb %[s2], [%[y], %[step], lsl #1]\n\t"
-                     "strb %[s3], [%[a], %[step], lsl #1]\n\t"
-                     "strb %[s4], [%[y], %[step], lsl #2]\n\t"
-                     "strb %[s5], [%[a], %[step], lsl #2]\n\t"
-                     "str %[b], [%[channel], %[place]]"
-                     : [s0] "+r"(sums[0]), [s1] "+r"(sums[1]), [s2] "+r"(sums[2]),
-                       [s3] "+r"(sums[3]), [s4] "+r"(sums[4]), [s5] "+r"(sums[5]), [a] "=&r"(a),
-                       [b] "=&r"(b), [c] "=&r"(c), [y] "=&r"(y), [step] "=&r"(step)
-                     : [channel] "r"(channel), [place] "i"(offsetof(struct depthwise_channel, y)),
-                       [advance] "i"(offsetof(struct depthwise_channel, advance))
-                     : "memory");
+    __asm__ volatile(
+        "ldmia %[channel], { %[a], %[b], %[y], %[step] }\n\t"
+        "smmla %[s0], %[s0], %[a], %[b]\n\t"
+        "smmla %[s1], %[s1], %[a], %[b]\n\t"
+        "smmla %[s2], %[s2], %[a], %[b]\n\t"
+        "smmla %[s3], %[s3], %[a], %[b]\n\t"
+        "smmla %[s4], %[s4], %[a], %[b]\n\t"
+        "smmla %[s5], %[s5], %[a], %[b]\n\t"
+        "ldr %[a], [%[channel], %[shift]]\n\t"
+        "ldr %[b], [%[channel], %[advance]]\n\t"
+        "asr %[s0], %[a]\n\t"
+        "asr %[s1], %[a]\n\t"
+        "asr %[s2], %[a]\n\t"
+        "asr %[s3], %[a]\n\t"
+        "asr %[s4], %[a]\n\t"
+        "asr %[s5], %[a]\n\t"
+        "ssat %[s0], #8, %[s0]\n\t"
+        "ssat %[s1], #8, %[s1]\n\t"
+        "ssat %[s2], #8, %[s2]\n\t"
+        "ssat %[s3], #8, %[s3]\n\t"
+        "ssat %[s4], #8, %[s4]\n\t"
+        "ssat %[s5], #8, %[s5]\n\t"
+        "add %[a], %[y], %[step]\n\t"
+        "add %[b], %[y]\n\t"
+        "strb %[s0], [%[y]]\n\t"
+        "strb %[s1], [%[a]]\n\t"
+        "strb %[s2], [%[y], %[step], lsl #1]\n\t"
+        "strb %[s3], [%[a], %[step], lsl #1]\n\t"
+        "strb %[s4], [%[y], %[step], lsl #2]\n\t"
+        "strb %[s5], [%[a], %[step], lsl #2]\n\t"
+        "str %[b], [%[channel], %[place]]\n\t"
+        "ldr %[b], [%[channel], %[next]]\n\t"
+        "add %[x], %[x], %[b], lsl #2"
+        : [x] "+r"(x), [s0] "+r"(sums[0]), [s1] "+r"(sums[1]), [s2] "+r"(sums[2]),
+          [s3] "+r"(sums[3]), [s4] "+r"(sums[4]), [s5] "+r"(sums[5]), [a] "=&r"(a), [b] "=&r"(b),
+          [y] "=&r"(y), [step] "=&r"(step)
+        : [channel] "r"(channel), [shift] "i"(offsetof(struct depthwise_channel, shift)),
+          [advance] "i"(offsetof(struct depthwise_channel, advance)),
+          [place] "i"(offsetof(struct depthwise_channel, y)),
+          [next] "i"(offsetof(struct depthwise_channel, next))
+        : "memory");
+    return x;
 #else
     for (int32_t output = 0; output < 6; output++) {
         const int32_t high = (int32_t)((int64_t)sums[output] * channel->multiplier >> 32);
         channel->y[output * channel->step] =
             clamp_s8((high + channel->constant) >> channel->shift, -128, 127);
     }
-    channel->y += channel->step + channel->advance;
+    channel->y += channel->advance;
+    return x + channel->next;
 #endif
 }
 
-/* Five sums, rescaled and saturated, to every `step` bytes of y. */
-static inline void depthwise_store5(struct depthwise_channel *channel, int32_t sums[5])
+/* Five sums, rescaled and saturated, to every `step` bytes of y; then x is at the next block. */
+static inline const uint32_t *depthwise_store5(const uint32_t *x, struct depthwise_channel *channel,
+                                               int32_t sums[5])
 {
 #if defined(__arm__) && defined(__OPTIMIZE__)
-    register uint32_t a __asm__("r0");
-    register uint32_t b __asm__("r1");
-    register uint32_t c __asm__("r2");
-    register uint32_t y __asm__("r3");
-    register uint32_t step __asm__("r4");
-    register uint32_t next __asm__("r5");
+    register uint32_t a __asm__("r8");
+    register uint32_t b __asm__("r9");
+    register uint32_t y __asm__("r10");
+    register uint32_t step __asm__("r11");
 
-    __asm__ volatile("ldmia %[channel], { %[a], %[b], %[c], %[y], %[step], %[next] }\n\t"
-                     "smmla %[s0], %[s0], %[a], %[b]\n\t"
-                     "smmla %[s1], %[s1], %[a], %[b]\n\t"
-                     "smmla %[s2], %[s2], %[a], %[b]\n\t"
-                     "smmla %[s3], %[s3], %[a], %[b]\n\t"
-                     "smmla %[s4], %[s4], %[a], %[b]\n\t"
-                     "add %[a], %[y], %[step]\n\t"
-                     "asr %[s0], %[c]\n\t"
-                     "asr %[s1], %[c]\n\t"
-                     "asr %[s2], %[c]\n\t"
-                     "asr %[s3], %[c]\n\t"
-                     "asr %[s4], %[c]\n\t"
-                     "ssat %[s0], #8, %[s0]\n\t"
-                     "ssat %[s1], #8, %[s1]\n\t"
-                     "ssat %[s2], #8, %[s2]\n\t"
-                     "ssat %[s3], #8, %[s3]\n\t"
-                     "ssat %[s4], #8, %[s4]\n\t"
-                     "add %[next], %[a]\n\t"
-                     "strb %[s0], [%[y]]\n\t"
-                     "strb %[s1], [%[a]]\n\t"
-                     "strb %[s2], [%[y], %[step], lsl #1]\n\t"
-                     "strb %[s3], [%[a], %[step], lsl #1]\n\t"
-                     "strb %[s4], [%[y], %[step], lsl #2]\n\t"
-                     "str %[next], [%[channel], %[place]]"
-                     : [s0] "+r"(sums[0]), [s1] "+r"(sums[1]), [s2] "+r"(sums[2]),
-                       [s3] "+r"(sums[3]), [s4] "+r"(sums[4]), [a] "=&r"(a), [b] "=&r"(b),
-                       [c] "=&r"(c), [y] "=&r"(y), [step] "=&r"(step), [next] "=&r"(next)
-                     : [channel] "r"(channel), [place] "i"(offsetof(struct depthwise_channel, y))
-                     : "memory");
+    __asm__ volatile(
+        "ldmia %[channel], { %[a], %[b], %[y], %[step] }\n\t"
+        "smmla %[s0], %[s0], %[a], %[b]\n\t"
+        "smmla %[s1], %[s1], %[a], %[b]\n\t"
+        "smmla %[s2], %[s2], %[a], %[b]\n\t"
+        "smmla %[s3], %[s3], %[a], %[b]\n\t"
+        "smmla %[s4], %[s4], %[a], %[b]\n\t"
+        "ldr %[a], [%[channel], %[shift]]\n\t"
+        "ldr %[b], [%[channel], %[advance]]\n\t"
+        "asr %[s0], %[a]\n\t"
+        "asr %[s1], %[a]\n\t"
+        "asr %[s2], %[a]\n\t"
+        "asr %[s3], %[a]\n\t"
+        "asr %[s4], %[a]\n\t"
+        "ssat %[s0], #8, %[s0]\n\t"
+        "ssat %[s1], #8, %[s1]\n\t"
+        "ssat %[s2], #8, %[s2]\n\t"
+        "ssat %[s3], #8, %[s3]\n\t"
+        "ssat %[s4], #8, %[s4]\n\t"
+        "add %[a], %[y], %[step]\n\t"
+        "add %[b], %[y]\n\t"
+        "strb %[s0], [%[y]]\n\t"
+        "strb %[s1], [%[a]]\n\t"
+        "strb %[s2], [%[y], %[step], lsl #1]\n\t"
+        "strb %[s3], [%[a], %[step], lsl #1]\n\t"
+        "strb %[s4], [%[y], %[step], lsl #2]\n\t"
+        "str %[b], [%[channel], %[place]]\n\t"
+        "ldr %[b], [%[channel], %[next]]\n\t"
+        "add %[x], %[x], %[b], lsl #2"
+        : [x] "+r"(x), [s0] "+r"(sums[0]), [s1] "+r"(sums[1]), [s2] "+r"(sums[2]),
+          [s3] "+r"(sums[3]), [s4] "+r"(sums[4]), [a] "=&r"(a), [b] "=&r"(b), [y] "=&r"(y),
+          [step] "=&r"(step)
+        : [channel] "r"(channel), [shift] "i"(offsetof(struct depthwise_channel, shift)),
+          [advance] "i"(offsetof(struct depthwise_channel, advance)),
+          [place] "i"(offsetof(struct depthwise_channel, y)),
+          [next] "i"(offsetof(struct depthwise_channel, next))
+        : "memory");
+    return x;
 #else
     for (int32_t output = 0; output < 5; output++) {
         const int32_t high = (int32_t)((int64_t)sums[output] * channel->multiplier >> 32);
         channel->y[output * channel->step] =
             clamp_s8((high + channel->constant) >> channel->shift, -128, 127);
     }
-    channel->y += channel->step + channel->advance;
+    channel->y += channel->advance;
+    return x + channel->next;
 #endif
 }
 
-/* Three sums, rescaled and saturated, to every `step` bytes of y. */
-static inline void depthwise_store3(struct depthwise_channel *channel, int32_t sums[3])
+/* Three sums, rescaled and saturated, to every `step` bytes of y; then x is at the next block. */
+static inline const uint32_t *depthwise_store3(const uint32_t *x, struct depthwise_channel *channel,
+                                               int32_t sums[3])
 {
 #if defined(__arm__) && defined(__OPTIMIZE__)
-    register uint32_t a __asm__("r0");
-    register uint32_t b __asm__("r1");
-    register uint32_t c __asm__("r2");
-    register uint32_t y __asm__("r3");
-    register uint32_t step __asm__("r4");
-    register uint32_t next __asm__("r5");
+    register uint32_t a __asm__("r8");
+    register uint32_t b __asm__("r9");
+    register uint32_t y __asm__("r10");
+    register uint32_t step __asm__("r11");
 
     __asm__ volatile(
-        "ldmia %[channel], { %[a], %[b], %[c], %[y], %[step], %[next] }\n\t"
+        "ldmia %[channel], { %[a], %[b], %[y], %[step] }\n\t"
         "smmla %[s0], %[s0], %[a], %[b]\n\t"
         "smmla %[s1], %[s1], %[a], %[b]\n\t"
         "smmla %[s2], %[s2], %[a], %[b]\n\t"
-        "add %[a], %[y], %[step]\n\t"
-        "asr %[s0], %[c]\n\t"
-        "asr %[s1], %[c]\n\t"
-        "asr %[s2], %[c]\n\t"
+        "ldr %[a], [%[channel], %[shift]]\n\t"
+        "ldr %[b], [%[channel], %[advance]]\n\t"
+        "asr %[s0], %[a]\n\t"
+        "asr %[s1], %[a]\n\t"
+        "asr %[s2], %[a]\n\t"
         "ssat %[s0], #8, %[s0]\n\t"
         "ssat %[s1], #8, %[s1]\n\t"
         "ssat %[s2], #8, %[s2]\n\t"
-        "add %[next], %[a]\n\t"
+        "add %[a], %[y], %[step]\n\t"
+        "add %[b], %[y]\n\t"
         "strb %[s0], [%[y]]\n\t"
         "strb %[s1], [%[a]]\n\t"
         "strb %[s2], [%[y], %[step], lsl #1]\n\t"
-        "str %[next], [%[channel], %[place]]"
-        : [s0] "+r"(sums[0]), [s1] "+r"(sums[1]), [s2] "+r"(sums[2]), [a] "=&r"(a), [b] "=&r"(b),
-          [c] "=&r"(c), [y] "=&r"(y), [step] "=&r"(step), [next] "=&r"(next)
-        : [channel] "r"(channel), [place] "i"(offsetof(struct depthwise_channel, y))
+        "str %[b], [%[channel], %[place]]\n\t"
+        "ldr %[b], [%[channel], %[next]]\n\t"
+        "add %[x], %[x], %[b], lsl #2"
+        : [x] "+r"(x), [s0] "+r"(sums[0]), [s1] "+r"(sums[1]), [s2] "+r"(sums[2]), [a] "=&r"(a),
+          [b] "=&r"(b), [y] "=&r"(y), [step] "=&r"(step)
+        : [channel] "r"(channel), [shift] "i"(offsetof(struct depthwise_channel, shift)),
+          [advance] "i"(offsetof(struct depthwise_channel, advance)),
+          [place] "i"(offsetof(struct depthwise_channel, y)),
+          [next] "i"(offsetof(struct depthwise_channel, next))
         : "memory");
+    return x;
 #else
     for (int32_t output = 0; output < 3; output++) {
         const int32_t high = (int32_t)((int64_t)sums[output] * channel->multiplier >> 32);
         channel->y[output * channel->step] =
             clamp_s8((high + channel->constant) >> channel->shift, -128, 127);
     }
-    channel->y += channel->step + channel->advance;
+    channel->y += channel->advance;
+    return x + channel->next;
 #endif
 }
 
-/* `count` blocks of outputs, each `words` behind the one before. */
+/* Rows of `count` blocks of outputs, of the channels up to `end`. */
 static void __attribute__((noinline))
-depthwise_blocks(const uint32_t *x, int32_t words, int32_t count, int32_t outputs,
-                 struct depthwise_channel *channel)
+depthwise_blocks(const struct planes_s8 *layer, const uint32_t *planes, int32_t rows, int32_t count,
+                 struct depthwise_channel *channel, const struct depthwise_channel *end)
 {
-    const uint32_t *end = x + words * count;
+    const int32_t outputs = layer->block, apart = layer->stride_x;
 
-    if (outputs == 6) {
-        for (; x != end; x += words) {
-            int32_t sums[6];
-            depthwise_taps6(x, channel, sums);
-            depthwise_store6(channel, sums);
+    for (; channel != end; channel++) {
+        const uint32_t *x = planes;
+        for (int32_t row = rows; row > 0; row--) {
+            const uint32_t *at = x;
+            int32_t left = count;
+            if (outputs == 6 && apart == 1) {
+                for (; left > 0; left--) {
+                    int32_t sums[6];
+                    at = depthwise_taps6(at, channel, sums);
+                    at = depthwise_store6(at, channel, sums);
+                }
+            } else if (outputs == 5 && apart == 1) {
+                for (; left > 0; left--) {
+                    int32_t sums[5];
+                    at = depthwise_taps5(at, channel, sums);
+                    at = depthwise_store5(at, channel, sums);
+                }
+            } else if (outputs == 3 && apart == 1) {
+                for (; left > 0; left--) {
+                    int32_t sums[3];
+                    at = depthwise_taps3(at, channel, sums);
+                    at = depthwise_store3(at, channel, sums);
+                }
+            } else if (outputs == 6 && apart == 2) {
+                for (; left > 0; left--) {
+                    int32_t sums[6];
+                    at = depthwise_taps6_apart(at, channel, sums);
+                    at = depthwise_store6(at, channel, sums);
+                }
+            } else {
+                for (; left > 0; left--) {
+                    int32_t sums[3];
+                    at = depthwise_taps3_apart(at, channel, sums);
+                    at = depthwise_store3(at, channel, sums);
+                }
+            }
+            x += channel->down;
+            channel->y -= channel->excess;
         }
-    } else if (outputs == 5) {
-        for (; x != end; x += words) {
-            int32_t sums[5];
-            depthwise_taps5(x, channel, sums);
-            depthwise_store5(channel, sums);
+        planes += layer->plane_x / 2;
+    }
+}
+
+/* The weights of four channels and what rescales their sums, which are 256 times too large. */
+static void depthwise_relu_lanes(const struct planes_s8 *layer, int32_t channel,
+                                 struct depthwise_channel lanes[4])
+{
+    const int32_t channels = layer->channels;
+    const int8_t *weight = layer->weight + channel;
+
+    for (int32_t row = 0; row < 3; row++) {
+        const uint32_t left = four_bytes(weight), middle = four_bytes(weight + channels);
+        const uint32_t right = four_bytes(weight + 2 * channels);
+        const uint32_t even[3] = {sxtab16(0, left), sxtab16(0, middle), sxtab16(0, right)};
+        const uint32_t odd[3] = {sxtab16_ror8(0, left), sxtab16_ror8(0, middle),
+                                 sxtab16_ror8(0, right)};
+        for (int32_t pair = 0; pair < 2; pair++) {
+            lanes[0].taps[row][pair] = pkhbt(even[pair], even[pair + 1]);
+            lanes[1].taps[row][pair] = pkhbt(odd[pair], odd[pair + 1]);
+            lanes[2].taps[row][pair] = pkhtb(even[pair], even[pair + 1]);
+            lanes[3].taps[row][pair] = pkhtb(odd[pair], odd[pair + 1]);
         }
+        weight += 3 * channels;
+    }
+    for (int32_t lane = 0; lane < 4; lane++) {
+        const int32_t at = channel + lane;
+        const int32_t multiplier = layer->multiplier[at * layer->multiplier_step];
+        const int32_t shift = (multiplier & layer->told) - layer->shift[at * layer->shift_step];
+        lanes[lane].bias = layer->bias[at];
+        lanes[lane].multiplier = multiplier;
+        /* floor((sum * multiplier / 2^32 + constant) / 2^(shift + 7)) rounds as `requantize`. */
+        lanes[lane].constant = (2 * layer->zero_y + 1) * (1 << (shift + 6)) + (shift > 0 ? 64 : 0);
+        lanes[lane].shift = shift + 7;
+    }
+}
+
+/* Rows of outputs of a channel whose last block reaches beyond the picture. */
+static void depthwise_relu_guarded(const struct planes_s8 *layer, const uint32_t *x, int32_t rows,
+                                   struct depthwise_channel *lane)
+{
+    const int32_t outputs = layer->block, whole = layer->blocks - 1, apart = layer->stride_x;
+    const int32_t rest = layer->out_x - whole * outputs, channels = layer->channels;
+    int8_t *y = lane->y;
+
+    for (; rows > 0; rows--) {
+        int8_t outside[6];
+        depthwise_blocks(layer, x, 1, whole, lane, lane + 1);
+        lane->y = outside;
+        lane->step = 1;
+        depthwise_blocks(layer, x + whole * outputs * apart / 2, 1, 1, lane, lane + 1);
+        lane->step = channels;
+        for (int32_t i = 0; i < rest; i++) {
+            y[(whole * outputs + i) * channels] = outside[i];
+        }
+        x += lane->down;
+        y += layer->out_x * channels;
+        lane->y = y;
+    }
+}
+
+/* Rows of outputs of channels. Blocks may reach into the next row, which is written later: not
+ * those of the last row. */
+static void depthwise_relu_rows(const struct planes_s8 *layer, const uint32_t *planes, int32_t rows,
+                                int32_t last, struct depthwise_channel *lane,
+                                const struct depthwise_channel *end)
+{
+    const int32_t excess = layer->blocks * layer->block - layer->out_x;
+    const int32_t guarded = excess > layer->out_x ? rows : excess > 0 ? last : 0;
+    const int32_t free = rows - guarded;
+
+    if (layer->blocks == 1) {
+        depthwise_blocks(layer, planes, 1, free, lane, end);
     } else {
-        for (; x != end; x += words) {
-            int32_t sums[3];
-            depthwise_taps3(x, channel, sums);
-            depthwise_store3(channel, sums);
+        depthwise_blocks(layer, planes, free, layer->blocks, lane, end);
+    }
+    for (planes += free * lane->down; guarded > 0 && lane != end; lane++) {
+        depthwise_relu_guarded(layer, planes, guarded, lane);
+        planes += layer->plane_x / 2;
+    }
+}
+
+static void __attribute__((noinline))
+depthwise_relu_s8(const struct planes_s8 *layer, const int8_t *x, int8_t *y, void *scratch)
+{
+    const int32_t channels = layer->channels;
+    const int32_t words = 2 * layer->plane_x; /* a row of all planes */
+    const int32_t down = words * layer->stride_y, one = layer->blocks == 1;
+    uint32_t *const planes = scratch;
+    struct depthwise_channel lanes[4];
+
+    clear_planes(planes, layer->plane_bytes / 4, layer->zero_x);
+    for (int32_t lane = 0; lane < 4; lane++) {
+        lanes[lane].step = channels;
+        lanes[lane].row = 4 * words;
+        lanes[lane].down = down;
+        lanes[lane].advance = (one ? layer->out_x : layer->block) * channels;
+        lanes[lane].next = (one ? down : layer->block * layer->stride_x / 2) - 2 * words;
+        lanes[lane].excess = one ? 0 : (layer->blocks * layer->block - layer->out_x) * channels;
+    }
+    for (int32_t picture = 0; picture < layer->batch; picture++) {
+        for (int32_t first = 0; first < channels; first += 4) {
+            const int32_t base = first + 4 > channels ? channels - 4 : first;
+            depthwise_relu_lanes(layer, base, lanes);
+            for (int32_t lane = 0; lane < 4; lane++) {
+                lanes[lane].y = y + base + lane;
+            }
+            for (int32_t out_y = 0; out_y < layer->out_y; out_y += layer->band_y) {
+                const int32_t left = layer->out_y - out_y;
+                const int32_t rows = left < layer->band_y ? left : layer->band_y;
+                const int32_t top = out_y * layer->stride_y - layer->pad_y;
+                const int32_t kept = out_y > 0 ? 3 - layer->stride_y : 0;
+                const int32_t needed = (rows - 1) * layer->stride_y + 3 - kept;
+                keep_planes(planes, layer->band_y * layer->stride_y * words, kept * words);
+                depthwise_fill(layer, x + base, top + kept, needed, planes + kept * words);
+                depthwise_relu_rows(layer, planes + (first - base) * layer->plane_x / 2, rows,
+                                    rows == left, lanes + first - base, lanes + 4);
+            }
         }
+        x += layer->in_y * layer->in_x * channels;
+        y += layer->out_y * layer->out_x * channels;
     }
 }
 #endif
@@ -1536,9 +2107,9 @@ struct conv_s8 {
     int32_t stride_y, stride_x;
     int32_t dilation_y;
     int32_t pad_y, pad_x;
+    int32_t pointwise; /* whether an output pixel lies under the input pixel of its place alone */
     int32_t zero_x;
 #if KERNEL_DSP
-    int32_t pointwise; /* whether an output pixel lies under the input pixel of its place alone */
     struct pairs_s8 pairs;
 #else
     const int8_t *weight;
@@ -1549,7 +2120,6 @@ struct conv_s8 {
 #endif
 };
 
-#if KERNEL_DSP
 /* Where a window lies: its first tap within the picture that begins at `start`. */
 struct conv_s8_window {
     int32_t start, top, left;
@@ -1570,6 +2140,7 @@ static inline void conv_s8_advance(const struct conv_s8 *layer, struct conv_s8_w
     }
 }
 
+#if KERNEL_DSP
 /* The first tap of a window that is wholly inside. */
 static inline const int8_t *conv_s8_first(const struct conv_s8 *layer, const int8_t *x,
                                           const struct conv_s8_window *window)
@@ -1703,37 +2274,33 @@ static void conv_s8(const struct conv_s8 *layer, const int8_t *x, int8_t *y, voi
 
 #else
 
-static void conv_s8_patch(const struct conv_s8 *layer, const int8_t *x, int32_t pixel,
-                          uint8_t *patch)
+static void conv_s8_patch(const struct conv_s8 *layer, const int8_t *x,
+                          const struct conv_s8_window *window, uint8_t *patch)
 {
     const int32_t channels = layer->in_channels;
     const int32_t width = layer->kernel_x * channels;
-    const int32_t row = pixel / layer->out_x;
-    const int32_t top = row % layer->out_y * layer->stride_y - layer->pad_y;
-    const int32_t left = pixel % layer->out_x * layer->stride_x - layer->pad_x;
+    const int32_t left = window->left;
     const int32_t first = left < 0 ? -left : 0;
     const int32_t beyond = left + layer->kernel_x - layer->in_x;
     const int32_t run = (layer->kernel_x - (beyond > 0 ? beyond : 0) - first) * channels;
-    const int8_t *picture = x + row / layer->out_y * layer->in_y * layer->in_x * channels;
 
     for (int32_t kernel_y = 0; kernel_y < layer->kernel_y; kernel_y++) {
-        const int32_t in_y = top + kernel_y * layer->dilation_y;
+        const int32_t in_y = window->top + kernel_y * layer->dilation_y;
         const int32_t inside = run > 0 && in_y >= 0 && in_y < layer->in_y ? run : 0;
         if (inside < width) {
             memset(patch, layer->zero_x + 128, (size_t)width * sizeof(*patch));
         }
         if (inside > 0) {
-            const int8_t *inputs = picture + (in_y * layer->in_x + left + first) * channels;
-            for (int32_t input = 0; input < inside; input++) {
-                patch[first * channels + input] = (uint8_t)(inputs[input] + 128);
-            }
+            const int32_t place = (in_y * layer->in_x + left + first) * channels;
+            flip_run(patch + first * channels, x + window->start + place, inside);
         }
         patch += width;
     }
 }
 
+#if KERNEL_WIDE
 static inline void conv_s8_outputs(const struct conv_s8 *layer, int32_t first, int32_t lanes,
-                                   const int32_t *sums, int8_t *y)
+                                   int32_t sums[restrict 16], int8_t *y)
 {
     const int32_t *bias = layer->bias + first;
     const int32_t multiplier = layer->multiplier, shift = layer->shift;
@@ -1742,36 +2309,101 @@ static inline void conv_s8_outputs(const struct conv_s8 *layer, int32_t first, i
     for (int32_t lane = 0; lane < lanes; lane++) {
         const int32_t sum = sums[lane] + bias[lane];
         const int32_t scaled = requantize(sum, multiplier, shift);
-        y[lane] = clamp_s8(scaled + zero_y, low, high);
+        sums[lane] = clamp_s8(scaled + zero_y, low, high);
+    }
+    for (int32_t lane = 0; lane < lanes; lane++) {
+        y[lane] = (int8_t)sums[lane];
     }
 }
+
+/* Outputs of two pixels whose patches are `stride` apart, and they `second` in y. */
+static void conv_s8_pixels(const struct conv_s8 *layer, const uint8_t *patches, int32_t stride,
+                           int32_t second, const int32_t *turned, int8_t *y)
+{
+    const int32_t inputs = layer->kernel_y * layer->kernel_x * layer->in_channels;
+    const int32_t outputs = layer->out_channels;
+
+    for (int32_t first = 0; first < outputs; first += 16) {
+        const int32_t lanes = outputs - first < 16 ? outputs - first : 16;
+        const int8_t *weight = layer->weight + first * inputs;
+        int32_t sums[2][16];
+        if (turned != NULL) {
+            products_turned_s8(patches, stride, turned + first * inputs, inputs, sums);
+        } else {
+            products_s8(patches, stride, weight, (outputs - first) * inputs, inputs, lanes, sums);
+        }
+        conv_s8_outputs(layer, first, lanes, sums[1], y + second + first);
+        conv_s8_outputs(layer, first, lanes, sums[0], y + first);
+    }
+}
+#else
+/* An output of two pixels, which are `second` apart in y. */
+static inline void conv_s8_output(const struct conv_s8 *layer, int32_t output, int32_t one,
+                                  int32_t other, int32_t second, int8_t *y)
+{
+    const int32_t bias = layer->bias[output], zero_y = layer->zero_y;
+    const int32_t multiplier = layer->multiplier;
+    const int32_t shift = layer->shift;
+
+    one = requantize(one + bias, multiplier, shift);
+    other = requantize(other + bias, multiplier, shift);
+    y[second + output] = clamp_s8(other + zero_y, layer->low, layer->high);
+    y[output] = clamp_s8(one + zero_y, layer->low, layer->high);
+}
+
+/* Outputs of two pixels whose patches are `stride` apart, and they `second` in y. */
+static void conv_s8_pixels(const struct conv_s8 *layer, const uint8_t *patches, int32_t stride,
+                           int32_t second, int8_t *y)
+{
+    const int32_t inputs = layer->kernel_y * layer->kernel_x * layer->in_channels;
+    const int32_t outputs = layer->out_channels;
+    const int8_t *weight = layer->weight;
+
+    for (int32_t output = 0; output < outputs; output += 2) {
+        const int8_t *other = output + 1 < outputs ? weight + inputs : weight;
+        int32_t sums[4];
+        pair_s8(patches, stride, weight, other, inputs, sums);
+        conv_s8_output(layer, output, sums[0], sums[2], second, y);
+        if (output + 1 < outputs) {
+            conv_s8_output(layer, output + 1, sums[1], sums[3], second, y);
+        }
+        weight += 2 * inputs;
+    }
+}
+#endif
 
 static void conv_s8(const struct conv_s8 *layer, const int8_t *x, int8_t *y, void *scratch)
 {
     const int32_t inputs = layer->kernel_y * layer->kernel_x * layer->in_channels;
-    const int32_t outputs = layer->out_channels;
     const int32_t pixels = layer->batch * layer->out_y * layer->out_x;
     const int32_t stride = (inputs + step_s8 - 1) / step_s8 * step_s8;
-    enum { lanes_most = 16 };
     uint8_t *const patches = scratch;
-    int32_t sums[2][lanes_most];
+    struct conv_s8_window next = {0, -layer->pad_y, -layer->pad_x};
+#if KERNEL_WIDE
+    int32_t turned[shallow_s8];
+    const int32_t shallow = turn_s8(layer->weight, inputs, layer->out_channels, turned);
+#endif
 
     memset(patches, 0, (size_t)(2 * stride) * sizeof(*patches));
     for (int32_t pixel = 0; pixel < pixels; pixel += 2) {
         const int32_t count = pixels - pixel > 1 ? 2 : 1;
         for (int32_t i = 0; i < count; i++) {
-            conv_s8_patch(layer, x, pixel + i, patches + i * stride);
-        }
-        for (int32_t first = 0; first < outputs; first += lanes_most) {
-            const int32_t lanes = outputs - first < lanes_most ? outputs - first : lanes_most;
-            const int8_t *weight = layer->weight + first * inputs;
-            const int32_t left = (outputs - first) * inputs;
-            products_s8(patches, stride, weight, left, inputs, lanes, sums);
-            for (int32_t i = 0; i < count; i++) {
-                conv_s8_outputs(layer, first, lanes, sums[i], y + i * outputs + first);
+            if (layer->pointwise) {
+                flip_run(patches + i * stride, x, inputs);
+                x += inputs;
+            } else {
+                conv_s8_patch(layer, x, &next, patches + i * stride);
+                conv_s8_advance(layer, &next, 1);
             }
         }
-        y += count * outputs;
+        /* Outputs of the first pixel are written last: over those of a patch that is none. */
+        const int32_t second = count > 1 ? layer->out_channels : 0;
+#if KERNEL_WIDE
+        conv_s8_pixels(layer, patches, stride, second, shallow ? turned : NULL, y);
+#else
+        conv_s8_pixels(layer, patches, stride, second, y);
+#endif
+        y += count * layer->out_channels;
     }
 }
 #endif
@@ -1779,12 +2411,12 @@ static void conv_s8(const struct conv_s8 *layer, const int8_t *x, int8_t *y, voi
 
 #if KERNEL_MVE
 /* Convolution of each channel for itself. Rows of a channel, or its columns if that is less work,
- * go into a plane in scratch with their padding. A vector then takes what lies under
- * 2 outputs. */
-struct depthwise3x3_relu2_s8 {
+ * go into a plane in scratch with their padding. A vector then takes what lies under one output, or
+ * under two or four. */
+struct depthwise3x3_relu_s8 {
     int32_t batch, channels;
-    int32_t in_picture, out_picture; /* bytes */
-    int32_t in_step_y, in_step_x;    /* bytes to the next row and column, or reversed; so below */
+    int32_t in_picture;           /* bytes */
+    int32_t in_step_y, in_step_x; /* bytes to the next row and column, or reversed; so below */
     int32_t out_step_y, out_step_x;
     int16_t in_y;
     int16_t out_y, out_x;
@@ -1796,9 +2428,10 @@ struct depthwise3x3_relu2_s8 {
     int16_t band_y;                 /* output rows at a time */
     int16_t block_y, block_x;       /* four outputs */
     uint8_t taps[16];               /* places in the plane */
-    int32_t place;                  /* from the first input of two outputs to that of the others */
     int8_t order[16];               /* of the first output's weights in a vector, -1: none */
-    int8_t lanes[1];                /* by which the weights of the other outputs are behind */
+    int16_t places[3];              /* from the first input of an output to those of the others */
+    int8_t lanes[3];                /* by which the weights of the others are behind */
+    int8_t at_once;                 /* outputs that share a vector */
     int16_t weights;                /* of a channel */
     const int8_t *weight;
     const int32_t *scales; /* of a channel: bias */
@@ -1808,8 +2441,8 @@ struct depthwise3x3_relu2_s8 {
 };
 
 /* How `rows` rows of outputs are done in blocks: those that are left over with some before them. */
-static void depthwise3x3_relu2_s8_plan(const struct depthwise3x3_relu2_s8 *layer, int32_t rows,
-                                       struct blocks_mve *blocks)
+static void depthwise3x3_relu_s8_plan(const struct depthwise3x3_relu_s8 *layer, int32_t rows,
+                                      struct blocks_mve *blocks)
 {
     const int32_t block_y = layer->block_y, block_x = layer->block_x;
     const int32_t row = layer->stride_y * layer->plane_x, y_row = layer->out_step_y;
@@ -1841,8 +2474,8 @@ static void depthwise3x3_relu2_s8_plan(const struct depthwise3x3_relu2_s8 *layer
 
 /* Makes the plane ready for `rows` rows of outputs and says which rows are gathered: those that the
  * band before had stay. */
-static void depthwise3x3_relu2_s8_band(const struct depthwise3x3_relu2_s8 *layer, int32_t out_y,
-                                       int32_t rows, int8_t *plane, struct rows_mve *gathered)
+static void depthwise3x3_relu_s8_band(const struct depthwise3x3_relu_s8 *layer, int32_t out_y,
+                                      int32_t rows, int8_t *plane, struct rows_mve *gathered)
 {
     const int32_t width = layer->plane_x;
     const int32_t top = out_y * layer->stride_y - layer->pad_y;
@@ -1865,8 +2498,8 @@ static void depthwise3x3_relu2_s8_band(const struct depthwise3x3_relu2_s8 *layer
     gathered->rows = end - in_y;
 }
 
-/* Outputs of a channel. */
-static inline void depthwise3x3_relu2_s8_outputs(const struct depthwise_mve *channel,
+/* Outputs of a channel, one of them from a vector. */
+static inline void depthwise3x3_relu_s8_outputs1(const struct depthwise_mve *channel,
                                                  const int8x16_t *w, const int8_t *x, int8_t *y)
 {
     const uint8x16_t taps = channel->taps;
@@ -1880,7 +2513,63 @@ static inline void depthwise3x3_relu2_s8_outputs(const struct depthwise_mve *cha
                    "2:\n\t"
                    "dls lr, r9\n"
                    "3:\n\t"
-                   "ldr r4, [%[channel], #24]\n\t"
+                   "ldrd r2, r4, [%[channel], #24]\n\t"
+                   "ldr r6, [%[channel], #32]\n\t"
+                   "add r2, r2, %[x]\n\t"
+                   "add r4, r4, %[x]\n\t"
+                   "add r6, r6, %[x]\n\t"
+                   "vldrb.u8 q0, [%[x], %q[taps]]\n\t"
+                   "vmladav.s8 r0, q0, %q[w0]\n\t"
+                   "vldrb.u8 q0, [r2, %q[taps]]\n\t"
+                   "vmladav.s8 r2, q0, %q[w0]\n\t"
+                   "vldrb.u8 q0, [r4, %q[taps]]\n\t"
+                   "vmladav.s8 r4, q0, %q[w0]\n\t"
+                   "vldrb.u8 q0, [r6, %q[taps]]\n\t"
+                   "vmladav.s8 r6, q0, %q[w0]\n\t"
+                   "vmov q0[2], q0[0], r0, r4\n\t"
+                   "vmov q0[3], q0[1], r2, r6\n\t"
+                   "ldm %[channel], {r0, r2, r4, r6, r8, r10}\n\t"
+                   "vadd.i32 q0, q0, r0\n\t"
+                   "vqrdmulh.s32 q0, q0, r2\n\t"
+                   "vrshl.s32 q0, r4\n\t"
+                   "vadd.i32 q0, q0, r6\n\t"
+                   "vqmovnb.s32 q0, q0\n\t"
+                   "vqmovnb.s16 q0, q0\n\t"
+                   "vstrb.32 q0, [%[y], %q[to]]\n\t"
+                   "add %[x], %[x], r8\n\t"
+                   "add %[y], %[y], r10\n\t"
+                   "le lr, 3b\n\t"
+                   "ldrd r0, r2, [%[blocks]]\n\t"
+                   "add %[x], %[x], r0\n\t"
+                   "add %[y], %[y], r2\n\t"
+                   "subs r11, r11, #1\n\t"
+                   "bne 2b\n\t"
+                   "add %[blocks], %[blocks], #8\n\t"
+                   "ldm %[blocks]!, {r0, r2, r9, r11}\n\t"
+                   "cmp r9, #0\n\t"
+                   "bne 1b"
+                   : [x] "+&r"(x), [y] "+&r"(y), [blocks] "+&r"(blocks)
+                   : [channel] "r"(channel), [taps] "w"(taps), [to] "w"(outputs), [w0] "w"(w[0])
+                   : "r0", "r2", "r4", "r6", "r8", "r9", "r10", "r11", "lr", "q0", "q1", "cc",
+                     "memory");
+}
+
+/* Outputs of a channel, two of them from a vector. */
+static inline void depthwise3x3_relu_s8_outputs2(const struct depthwise_mve *channel,
+                                                 const int8x16_t *w, const int8_t *x, int8_t *y)
+{
+    const uint8x16_t taps = channel->taps;
+    const uint32x4_t outputs = channel->outputs;
+    const struct blocks_mve *blocks = channel->blocks;
+
+    __asm volatile("ldm %[blocks]!, {r0, r2, r9, r11}\n"
+                   "1:\n\t"
+                   "add %[x], %[x], r0\n\t"
+                   "add %[y], %[y], r2\n"
+                   "2:\n\t"
+                   "dls lr, r9\n"
+                   "3:\n\t"
+                   "ldr r4, [%[channel], #28]\n\t"
                    "vldrb.u8 q0, [%[x], %q[taps]]\n\t"
                    "add r4, r4, %[x]\n\t"
                    "vldrb.u8 q1, [r4, %q[taps]]\n\t"
@@ -1897,7 +2586,7 @@ static inline void depthwise3x3_relu2_s8_outputs(const struct depthwise_mve *cha
                    "vadd.i32 q0, q0, r6\n\t"
                    "vqmovnb.s32 q0, q0\n\t"
                    "vqmovnb.s16 q0, q0\n\t"
-                   "vstrb.32 q0, [%[y], %q[outputs]]\n\t"
+                   "vstrb.32 q0, [%[y], %q[to]]\n\t"
                    "add %[x], %[x], r8\n\t"
                    "add %[y], %[y], r10\n\t"
                    "le lr, 3b\n\t"
@@ -1911,16 +2600,66 @@ static inline void depthwise3x3_relu2_s8_outputs(const struct depthwise_mve *cha
                    "cmp r9, #0\n\t"
                    "bne 1b"
                    : [x] "+&r"(x), [y] "+&r"(y), [blocks] "+&r"(blocks)
-                   : [channel] "r"(channel), [taps] "w"(taps), [outputs] "w"(outputs),
-                     [w0] "w"(w[0]), [w1] "w"(w[1])
+                   : [channel] "r"(channel), [taps] "w"(taps), [to] "w"(outputs), [w0] "w"(w[0]),
+                     [w1] "w"(w[1])
                    : "r0", "r2", "r4", "r6", "r8", "r9", "r10", "r11", "lr", "q0", "q1", "cc",
                      "memory");
 }
 
-static void depthwise3x3_relu2_s8(const struct depthwise3x3_relu2_s8 *layer, const int8_t *x,
-                                  int8_t *y, void *scratch)
+/* Outputs of a channel, four of them from a vector. */
+static inline void depthwise3x3_relu_s8_outputs4(const struct depthwise_mve *channel,
+                                                 const int8x16_t *w, const int8_t *x, int8_t *y)
+{
+    const uint8x16_t taps = channel->taps;
+    const uint32x4_t outputs = channel->outputs;
+    const struct blocks_mve *blocks = channel->blocks;
+
+    __asm volatile("ldm %[blocks]!, {r0, r2, r9, r11}\n"
+                   "1:\n\t"
+                   "add %[x], %[x], r0\n\t"
+                   "add %[y], %[y], r2\n"
+                   "2:\n\t"
+                   "dls lr, r9\n"
+                   "3:\n\t"
+                   "vldrb.u8 q0, [%[x], %q[taps]]\n\t"
+                   "vmladav.s8 r0, q0, %q[w0]\n\t"
+                   "vmladav.s8 r2, q0, %q[w1]\n\t"
+                   "vmladav.s8 r4, q0, %q[w2]\n\t"
+                   "vmladav.s8 r6, q0, %q[w3]\n\t"
+                   "vmov q0[2], q0[0], r0, r4\n\t"
+                   "vmov q0[3], q0[1], r2, r6\n\t"
+                   "ldm %[channel], {r0, r2, r4, r6, r8, r10}\n\t"
+                   "vadd.i32 q0, q0, r0\n\t"
+                   "vqrdmulh.s32 q0, q0, r2\n\t"
+                   "vrshl.s32 q0, r4\n\t"
+                   "vadd.i32 q0, q0, r6\n\t"
+                   "vqmovnb.s32 q0, q0\n\t"
+                   "vqmovnb.s16 q0, q0\n\t"
+                   "vstrb.32 q0, [%[y], %q[to]]\n\t"
+                   "add %[x], %[x], r8\n\t"
+                   "add %[y], %[y], r10\n\t"
+                   "le lr, 3b\n\t"
+                   "ldrd r0, r2, [%[blocks]]\n\t"
+                   "add %[x], %[x], r0\n\t"
+                   "add %[y], %[y], r2\n\t"
+                   "subs r11, r11, #1\n\t"
+                   "bne 2b\n\t"
+                   "add %[blocks], %[blocks], #8\n\t"
+                   "ldm %[blocks]!, {r0, r2, r9, r11}\n\t"
+                   "cmp r9, #0\n\t"
+                   "bne 1b"
+                   : [x] "+&r"(x), [y] "+&r"(y), [blocks] "+&r"(blocks)
+                   : [channel] "r"(channel), [taps] "w"(taps), [to] "w"(outputs), [w0] "w"(w[0]),
+                     [w1] "w"(w[1]), [w2] "w"(w[2]), [w3] "w"(w[3])
+                   : "r0", "r2", "r4", "r6", "r8", "r9", "r10", "r11", "lr", "q0", "q1", "cc",
+                     "memory");
+}
+
+static void depthwise3x3_relu_s8(const struct depthwise3x3_relu_s8 *layer, const int8_t *x,
+                                 int8_t *y, void *scratch)
 {
     const int32_t plane_y = (layer->band_y - 1) * layer->stride_y + layer->window_y;
+    const int32_t out_picture = layer->out_y * layer->out_x * layer->channels;
     const int32_t bands = layer->band_y < layer->out_y;
     const int32_t step_x = layer->in_step_x, eights = (layer->columns + 7) >> 3;
     const uint16x8_t places = vmulq_n_u16(vidupq_n_u16(0, 1), (uint16_t)step_x);
@@ -1929,7 +2668,7 @@ static void depthwise3x3_relu2_s8(const struct depthwise3x3_relu2_s8 *layer, con
     int32_t rows = layer->band_y;
     uint32_t outputs[4];
     int8_t shifted[32];
-    int8x16_t weights[2];
+    int8x16_t weights[4];
 
     for (int32_t i = 0; i < 4; i++) {
         const int32_t out_y = i / layer->block_x, out_x = i % layer->block_x;
@@ -1944,13 +2683,15 @@ static void depthwise3x3_relu2_s8(const struct depthwise3x3_relu2_s8 *layer, con
     channel.zero_y = layer->zero_y;
     channel.step = layer->block_x * layer->stride_x;
     channel.y_step = layer->block_x * layer->out_step_x;
-    channel.places[0] = layer->place;
+    for (int32_t i = 0; i < 3; i++) {
+        channel.places[i] = layer->places[i];
+    }
     channel.multiplier = layer->multiplier;
     channel.shift = layer->shift;
     fill_mve(shifted, 0, 16);
     fill_mve(scratch, layer->zero_x, plane_y * layer->plane_x);
-    depthwise3x3_relu2_s8_plan(layer, rows, channel.blocks);
-    depthwise3x3_relu2_s8_band(layer, 0, rows, scratch, &gathered);
+    depthwise3x3_relu_s8_plan(layer, rows, channel.blocks);
+    depthwise3x3_relu_s8_band(layer, 0, rows, scratch, &gathered);
     for (int32_t picture = 0; picture < layer->batch; picture++) {
         const int8_t *weight = layer->weight;
         const int32_t *scales = layer->scales;
@@ -1961,187 +2702,71 @@ static void depthwise3x3_relu2_s8(const struct depthwise3x3_relu2_s8 *layer, con
             weights[0] = vldrbq_gather_offset_z_s8(weight, from, taken);
             vstrbq_s8(shifted + 16, weights[0]);
             weights[1] = vldrbq_s8(shifted + 16 - layer->lanes[0]);
+            weights[2] = vldrbq_s8(shifted + 16 - layer->lanes[1]);
+            weights[3] = vldrbq_s8(shifted + 16 - layer->lanes[2]);
             channel.bias = scales[0];
             for (int32_t out_y = 0; out_y < layer->out_y; out_y += layer->band_y) {
                 const int32_t left = layer->out_y - out_y;
                 if (bands) {
                     if (rows != (left < layer->band_y ? left : layer->band_y)) {
                         rows = left < layer->band_y ? left : layer->band_y;
-                        depthwise3x3_relu2_s8_plan(layer, rows, channel.blocks);
+                        depthwise3x3_relu_s8_plan(layer, rows, channel.blocks);
                     }
-                    depthwise3x3_relu2_s8_band(layer, out_y, rows, scratch, &gathered);
+                    depthwise3x3_relu_s8_band(layer, out_y, rows, scratch, &gathered);
                 }
                 if (gathered.rows > 0) {
                     gather_rows_mve(scratch, x + at, places, &gathered);
                 }
                 int8_t *const to = y + at + out_y * layer->out_step_y;
-                depthwise3x3_relu2_s8_outputs(&channel, weights, scratch, to);
+                if (layer->at_once == 4) {
+                    depthwise3x3_relu_s8_outputs4(&channel, weights, scratch, to);
+                } else if (layer->at_once == 2) {
+                    depthwise3x3_relu_s8_outputs2(&channel, weights, scratch, to);
+                } else {
+                    depthwise3x3_relu_s8_outputs1(&channel, weights, scratch, to);
+                }
             }
             weight += layer->weights;
             scales += 1;
         }
         x += layer->in_picture;
-        y += layer->out_picture;
-    }
-    if (layer->low > -128 || layer->high < 127) {
-        y -= layer->batch * layer->out_picture;
-        limit_mve(y, layer->batch * layer->out_picture, layer->low, layer->high);
+        if (layer->low > -128 || layer->high < 127) {
+            limit_mve(y, out_picture, layer->low, layer->high);
+        }
+        y += out_picture;
     }
 }
 
 #else
 /* 3x3 convolution of each channel for itself, weights [y][x][channel], some channels at a time.
  * What they need of x lies in scratch with its padding; with DSP instructions as int16. */
-struct depthwise3x3_relu2_s8 {
+struct depthwise3x3_relu_s8 {
+#if KERNEL_DSP
+    struct planes_s8 planes;
+#else
     int32_t batch, channels;
     int32_t in_y, in_x;
     int32_t out_y, out_x;
-    int32_t kernel_y, kernel_x;
     int32_t stride_y, stride_x;
-    int32_t dilation_y, dilation_x;
     int32_t pad_y, pad_x;
     const int8_t *weight;
     const int32_t *bias;
     int32_t multiplier, shift;
     int32_t zero_x;
     int32_t zero_y;
-    int32_t low, high;
-#if KERNEL_DSP
-    int32_t plane_x;     /* columns of a plane in scratch */
-    int32_t block_x;     /* outputs at a time */
-    int32_t blocks;      /* of a row */
-    int32_t band_y;      /* output rows at a time */
-    int32_t plane_bytes; /* of the rows of a band of all planes */
-#else
     int32_t row_x; /* columns of a row in scratch */
 #endif
 };
 
 #if KERNEL_DSP
-/* The weights of a channel, 2^up times, and what rescales its sums. */
-static void depthwise3x3_relu2_s8_lane(const struct depthwise3x3_relu2_s8 *layer, int32_t channel,
-                                       struct depthwise_channel *lane)
+static void depthwise3x3_relu_s8(const struct depthwise3x3_relu_s8 *layer, const int8_t *x,
+                                 int8_t *y, void *scratch)
 {
-    const int32_t channels = layer->channels;
-    const int8_t *weight = layer->weight + channel;
-    const int32_t shift = -layer->shift;
-    const int32_t up = shift > 16 ? 24 - shift : 8;
-
-    for (int32_t row = 0; row < 3; row++) {
-        const uint32_t left = (uint32_t)weight[0] << up & 0xffffu;
-        const uint32_t middle = (uint32_t)weight[channels] << up & 0xffffu;
-        const uint32_t right = (uint32_t)weight[2 * channels] << up;
-        lane->taps[row][0] = left | middle << 16;
-        lane->taps[row][1] = middle | right << 16;
-        weight += 3 * channels;
-    }
-    lane->row = 8 * layer->plane_x;
-    lane->bias = layer->bias[channel] * (1 << up);
-    lane->multiplier = layer->multiplier;
-    /* floor((sum * multiplier / 2^32 + constant) / 2^(shift + up - 1)) rounds as `requantize`. */
-    lane->constant = (1 << (shift + up - 2)) + layer->zero_y * (1 << (shift + up - 1));
-    lane->constant += shift > 0 ? 1 << (up - 2) : 0;
-    lane->shift = shift + up - 1;
-    lane->step = channels;
-}
-
-/* Rows of outputs of a channel. Blocks may reach into the next row, which is written later: not
- * those of the last row. */
-static void depthwise3x3_relu2_s8_rows(const struct depthwise3x3_relu2_s8 *layer, const uint32_t *x,
-                                       int32_t rows, int32_t last, struct depthwise_channel *lane)
-{
-    const int32_t outputs = layer->block_x, blocks = layer->blocks;
-    const int32_t excess = blocks * outputs - layer->out_x;
-    const int32_t guarded = excess > layer->out_x ? rows : excess > 0 ? last : 0;
-    const int32_t words = 2 * layer->plane_x * layer->stride_y;
-    const int32_t channels = lane->step;
-
-    if (blocks == 1) {
-        lane->advance = (layer->out_x - 1) * channels;
-        depthwise_blocks(x, words, rows - guarded, outputs, lane);
-        x += (rows - guarded) * words;
-        rows = guarded;
-    }
-    lane->advance = (outputs - 1) * channels;
-    for (; rows > 0; rows--) {
-        const int32_t whole = rows > guarded ? blocks : blocks - 1;
-        depthwise_blocks(x, 3, whole, outputs, lane);
-        lane->y -= (whole * outputs - layer->out_x) * channels;
-        if (whole < blocks) {
-            int8_t outside[6];
-            int8_t *y = lane->y;
-            lane->y = outside;
-            lane->step = 1;
-            depthwise_blocks(x + 3 * whole, 3, 1, outputs, lane);
-            lane->step = channels;
-            lane->y = y;
-            for (int32_t i = 0; i < outputs - excess; i++) {
-                y[(i - outputs + excess) * channels] = outside[i];
-            }
-        }
-        x += words;
-    }
-}
-
-/* Rows of four channels from `in_y` on into `planes`; outside the picture they are zero. */
-static void depthwise3x3_relu2_s8_fill(const struct depthwise3x3_relu2_s8 *layer, const int8_t *x,
-                                       int32_t in_y, int32_t rows, uint32_t *planes)
-{
-    const int32_t words = 2 * layer->plane_x;
-    const int32_t above = in_y < 0 ? -in_y : 0;
-    const int32_t first = above < rows ? above : rows;
-    const int32_t below = layer->in_y - in_y;
-    const int32_t end = below < rows ? below : rows;
-    const int32_t last = end > first ? end : first;
-
-    clear_planes(planes, first * words, layer->zero_x);
-    if (last > first) {
-        const int8_t *inputs = x + (in_y + first) * layer->in_x * layer->channels;
-        depthwise_planes(inputs, last - first, layer->in_x, layer->channels, layer->pad_x,
-                         layer->zero_x, layer->plane_x / 2, planes + first * words);
-    }
-    clear_planes(planes + last * words, (rows - last) * words, layer->zero_x);
-}
-
-static void depthwise3x3_relu2_s8(const struct depthwise3x3_relu2_s8 *layer, const int8_t *x,
-                                  int8_t *y, void *scratch)
-{
-    const int32_t channels = layer->channels;
-    const int32_t words = 2 * layer->plane_x; /* a row of all planes */
-    uint32_t *const planes = scratch;
-
-    clear_planes(planes, layer->plane_bytes / 4, layer->zero_x);
-    for (int32_t picture = 0; picture < layer->batch; picture++) {
-        for (int32_t first = 0; first < channels; first += 4) {
-            const int32_t base = first + 4 > channels ? channels - 4 : first;
-            struct depthwise_channel lanes[4];
-            for (int32_t lane = 0; lane < 4; lane++) {
-                depthwise3x3_relu2_s8_lane(layer, base + lane, &lanes[lane]);
-                lanes[lane].y = y + base + lane;
-            }
-            for (int32_t out_y = 0; out_y < layer->out_y; out_y += layer->band_y) {
-                const int32_t left = layer->out_y - out_y;
-                const int32_t rows = left < layer->band_y ? left : layer->band_y;
-                const int32_t top = out_y * layer->stride_y - layer->pad_y;
-                const int32_t kept = out_y > 0 ? 3 - layer->stride_y : 0;
-                const int32_t needed = (rows - 1) * layer->stride_y + 3 - kept;
-                uint32_t *fresh = planes + kept * words;
-                keep_planes(planes, layer->band_y * layer->stride_y * words, kept * words);
-                depthwise3x3_relu2_s8_fill(layer, x + base, top + kept, needed, fresh);
-                for (int32_t lane = first - base; lane < 4; lane++) {
-                    const uint32_t *plane = planes + lane * layer->plane_x / 2;
-                    const int32_t last = rows == left;
-                    depthwise3x3_relu2_s8_rows(layer, plane, rows, last, &lanes[lane]);
-                }
-            }
-        }
-        x += layer->in_y * layer->in_x * channels;
-        y += layer->out_y * layer->out_x * channels;
-    }
+    depthwise_relu_s8(&layer->planes, x, y, scratch);
 }
 #else
-static void depthwise3x3_relu2_s8_take(const struct depthwise3x3_relu2_s8 *layer, int32_t first,
-                                       int32_t lanes, struct lanes_3x3 *by)
+static void depthwise3x3_relu_s8_take(const struct depthwise3x3_relu_s8 *layer, int32_t first,
+                                      int32_t lanes, struct lanes_3x3 *by)
 {
     memset(by, 0, sizeof *by);
     for (int32_t lane = 0; lane < lanes; lane++) {
@@ -2166,8 +2791,8 @@ static void depthwise3x3_relu2_s8_take(const struct depthwise3x3_relu2_s8 *layer
 }
 
 /* A row of some channels, which may lie outside of the picture; beside it is padding already. */
-static void depthwise3x3_relu2_s8_row(const struct depthwise3x3_relu2_s8 *layer, const int8_t *x,
-                                      int32_t in_y, int32_t lanes, int8_t *row)
+static void depthwise3x3_relu_s8_row(const struct depthwise3x3_relu_s8 *layer, const int8_t *x,
+                                     int32_t in_y, int32_t lanes, int8_t *row)
 {
     const int32_t phases = KERNEL_WIDE ? layer->stride_x : 1;
 
@@ -2185,9 +2810,9 @@ static void depthwise3x3_relu2_s8_row(const struct depthwise3x3_relu2_s8 *layer,
     }
 }
 
-static void depthwise3x3_relu2_s8_put(const struct depthwise3x3_relu2_s8 *layer,
-                                      int8_t *const rows[3], int32_t lanes,
-                                      const struct lanes_3x3 *by, int8_t *y)
+static void depthwise3x3_relu_s8_put(const struct depthwise3x3_relu_s8 *layer,
+                                     int8_t *const rows[3], int32_t lanes,
+                                     const struct lanes_3x3 *by, int8_t *y)
 {
     const int32_t channels = layer->channels;
 
@@ -2242,8 +2867,8 @@ static void depthwise3x3_relu2_s8_put(const struct depthwise3x3_relu2_s8 *layer,
 #endif
 }
 
-static void depthwise3x3_relu2_s8(const struct depthwise3x3_relu2_s8 *layer, const int8_t *x,
-                                  int8_t *y, void *scratch)
+static void depthwise3x3_relu_s8(const struct depthwise3x3_relu_s8 *layer, const int8_t *x,
+                                 int8_t *y, void *scratch)
 {
     const int32_t channels = layer->channels;
     const int32_t width = layer->row_x * lanes_3x3;
@@ -2256,7 +2881,7 @@ static void depthwise3x3_relu2_s8(const struct depthwise3x3_relu2_s8 *layer, con
             int8_t *out = y + first;
             int32_t next = -layer->pad_y;
             struct lanes_3x3 by;
-            depthwise3x3_relu2_s8_take(layer, first, lanes, &by);
+            depthwise3x3_relu_s8_take(layer, first, lanes, &by);
             memset(kept, layer->zero_x, (size_t)(3 * width));
             for (int32_t out_y = 0; out_y < layer->out_y; out_y++) {
                 for (; next < out_y * layer->stride_y - layer->pad_y + 3; next++) {
@@ -2264,9 +2889,9 @@ static void depthwise3x3_relu2_s8(const struct depthwise3x3_relu2_s8 *layer, con
                     rows[0] = rows[1];
                     rows[1] = rows[2];
                     rows[2] = oldest;
-                    depthwise3x3_relu2_s8_row(layer, x + first, next, lanes, oldest);
+                    depthwise3x3_relu_s8_row(layer, x + first, next, lanes, oldest);
                 }
-                depthwise3x3_relu2_s8_put(layer, rows, lanes, &by, out);
+                depthwise3x3_relu_s8_put(layer, rows, lanes, &by, out);
                 out += layer->out_x * channels;
             }
         }
@@ -2376,7 +3001,8 @@ static void dense_s8(const struct dense_s8 *layer, const int8_t *x, int8_t *y, v
     const int32_t *multiplier = layer->pairs.multiplier;
     const int32_t octets = layer->inputs >> 3, rest = layer->inputs & 7;
     const int32_t step = layer->pairs.step;
-    struct scale_s8 by = scale_of_pair(&layer->pairs, multiplier), others = by;
+    const struct scaling_s8 scaling = scaling_of(&layer->pairs);
+    struct scale_s8 by = scale_of_pair(&scaling, multiplier), others = by;
     uint32_t last[2] = {0, 0};
     (void)scratch;
 
@@ -2400,12 +3026,12 @@ static void dense_s8(const struct dense_s8 *layer, const int8_t *x, int8_t *y, v
             multiply_octet(&inputs, &weight, both, sum);
         }
         if (step != 0) {
-            by = scale_of_pair(&layer->pairs, multiplier);
-            others = scale_of_pair(&layer->pairs, multiplier + step);
+            by = scale_of_pair(&scaling, multiplier);
+            others = scale_of_pair(&scaling, multiplier + step);
             multiplier += 2 * step;
         }
         y -= left < 4 ? 4 - left : 0;
-        if (shows_negatives(&layer->pairs)) {
+        if (scaling.half == 0) {
             scale_signed(&by, sum[0], both[0], y);
             scale_signed(&others, sum[1], both[1], y + 2);
         } else {
@@ -2486,16 +3112,18 @@ static const struct conv_s8 conv1 = {
     .pad_y = 1,
 #if KERNEL_MVE
     .pad_x = 2,
+#else
+    .pad_x = 1,
+#endif
+    .pointwise = 0,
+#if KERNEL_MVE
     .weight = conv1_weight_mve,
     .multiplier = 2018138688,
     .shift = -7,
     .zero_y = -128,
     .low = -128,
     .high = 127,
-#elif KERNEL_DSP
-    .pad_x = 1,
-#else
-    .pad_x = 1,
+#elif !KERNEL_DSP
     .weight = conv1_weight,
     .bias = conv1_bias,
     .multiplier = 2018138688,
@@ -2506,7 +3134,6 @@ static const struct conv_s8 conv1 = {
 #endif
     .zero_x = 11,
 #if KERNEL_MVE
-    .pointwise = 0,
     .pixels = 20,
     .inner_y = 1,
     .outer_y = 5,
@@ -2518,7 +3145,6 @@ static const struct conv_s8 conv1 = {
     .negatives = 0,
     .scales = conv1_scales_mve,
 #elif KERNEL_DSP
-    .pointwise = 0,
     .pairs.weight = conv1_pairs_weight_dsp,
     .pairs.multiplier = conv1_pairs_multiplier_dsp,
     .pairs.step = 0,
@@ -2530,69 +3156,87 @@ static const struct conv_s8 conv1 = {
 };
 
 /* depthwise */
-static const struct depthwise3x3_relu2_s8 depthwise2 = {
+static const struct depthwise3x3_relu_s8 depthwise2 = {
+#if KERNEL_MVE
     .channels = 8,
     .batch = 1,
-#if KERNEL_MVE
     .in_y = 4,
     .out_y = 4,
     .out_x = 5,
-#else
-    .in_y = 5,
-    .in_x = 4,
-    .out_y = 5,
-    .out_x = 4,
-    .kernel_y = 3,
-    .kernel_x = 3,
-#endif
     .stride_y = 1,
     .stride_x = 1,
-#if !KERNEL_MVE
-    .dilation_y = 1,
-    .dilation_x = 1,
-#endif
     .pad_y = 1,
-#if KERNEL_MVE
     .weight = depthwise2_weight_mve,
-#else
-    .pad_x = 1,
-    .weight = depthwise2_weight,
-    .bias = depthwise2_bias,
-#endif
     .multiplier = 1360727253,
     .shift = -7,
     .zero_x = -128,
     .zero_y = -128,
-    .low = -128,
-    .high = 127,
-#if KERNEL_MVE
-    .plane_x = 7,
-    .block_x = 1,
-    .band_y = 4,
     .in_picture = 160,
-    .out_picture = 160,
     .window_y = 3,
     .in_step_y = 8,
     .in_step_x = 32,
     .out_step_y = 8,
     .out_step_x = 32,
+    .plane_x = 7,
     .left = 1,
     .first_x = 0,
     .columns = 5,
+    .band_y = 4,
     .block_y = 4,
+    .block_x = 1,
     .taps = {0, 1, 2, 7, 8, 9, 14, 15, 16, 21, 22, 23, 0, 0, 0, 0},
     .order = {0, 1, 2, 3, 4, 5, 6, 7, 8, -1, -1, -1, -1, -1, -1, -1},
+    .at_once = 2,
+    .places = {7, 14, 21},
+    .lanes = {3, 0, 0},
     .weights = 9,
-    .place = 14,
-    .lanes = {3},
     .scales = depthwise2_scales_mve,
+    .low = -128,
+    .high = 127,
 #elif KERNEL_DSP
-    .plane_x = 8,
-    .block_x = 5,
-    .blocks = 1,
-    .band_y = 5,
-    .plane_bytes = 448,
+    .planes.batch = 1,
+    .planes.channels = 8,
+    .planes.in_y = 5,
+    .planes.in_x = 4,
+    .planes.out_y = 5,
+    .planes.out_x = 4,
+    .planes.stride_y = 1,
+    .planes.stride_x = 1,
+    .planes.pad_y = 1,
+    .planes.pad_x = 1,
+    .planes.weight = depthwise2_weight,
+    .planes.bias = depthwise2_planes_bias_dsp,
+    .planes.multiplier = depthwise2_planes_multiplier_dsp,
+    .planes.shift = depthwise2_planes_shift_dsp,
+    .planes.told = 0,
+    .planes.multiplier_step = 0,
+    .planes.shift_step = 0,
+    .planes.zero_x = -128,
+    .planes.zero_y = -128,
+    .planes.low = -128,
+    .planes.high = 127,
+    .planes.plane_x = 6,
+    .planes.block = 5,
+    .planes.blocks = 1,
+    .planes.band_y = 5,
+    .planes.plane_bytes = 340,
 #else
+    .channels = 8,
+    .batch = 1,
+    .in_y = 5,
+    .in_x = 4,
+    .out_y = 5,
+    .out_x = 4,
+    .stride_y = 1,
+    .stride_x = 1,
+    .pad_y = 1,
+    .pad_x = 1,
+    .weight = depthwise2_weight,
+    .bias = depthwise2_bias,
+    .multiplier = 1360727253,
+    .shift = -7,
+    .zero_x = -128,
+    .zero_y = -128,
     .row_x = 8,
 #endif
 };
@@ -2621,6 +3265,7 @@ static const struct conv_s8 conv3 = {
     .dilation_y = 1,
     .pad_y = 0,
     .pad_x = 0,
+    .pointwise = 1,
 #if KERNEL_MVE
     .weight = conv3_weight_mve,
     .multiplier = 1699965944,
@@ -2639,7 +3284,6 @@ static const struct conv_s8 conv3 = {
 #endif
     .zero_x = -128,
 #if KERNEL_MVE
-    .pointwise = 1,
     .pixels = 20,
     .inner_y = 0,
     .outer_y = 1,
@@ -2651,7 +3295,6 @@ static const struct conv_s8 conv3 = {
     .negatives = 0,
     .scales = conv3_scales_mve,
 #elif KERNEL_DSP
-    .pointwise = 1,
     .pairs.weight = conv3_pairs_weight_dsp,
     .pairs.multiplier = conv3_pairs_multiplier_dsp,
     .pairs.step = 0,
@@ -2717,9 +3360,9 @@ static const struct dequantize_s8 dequantize6 = {
  *   input0                0 .. 640
  *   quantize0             0 .. 160  over input0
  *   conv1_scratch       160 .. 340
- *   conv1               448 .. 608
- *   depthwise2_scratch    0 .. 448
- *   depthwise2          448 .. 608  in place of conv1
+ *   conv1               340 .. 500
+ *   depthwise2_scratch    0 .. 340
+ *   depthwise2          340 .. 500  in place of conv1
  *   conv3_scratch       240 .. 304
  *   conv3                 0 .. 240
  *   reduce4               0 ..  12  over conv3
@@ -2732,13 +3375,13 @@ void separable_run(void *arena)
     int8_t *const a = (int8_t *)arena;
     float *const f = (float *)arena;
 
-    quantize_s8(&quantize0, f, a);                           /* x */
-    conv_s8(&conv1, a, a + 448, a + 160);                    /* stem */
-    depthwise3x3_relu2_s8(&depthwise2, a + 448, a + 448, a); /* depthwise */
-    conv_s8(&conv3, a + 448, a, a + 240);                    /* pointwise */
-    reduce_sum_columns_s8(&reduce4, a, a);                   /* pool */
-    dense_s8(&dense5, a, a + 28, a + 12);                    /* head */
-    dequantize_s8(&dequantize6, a + 28, f);                  /* head */
+    quantize_s8(&quantize0, f, a);                          /* x */
+    conv_s8(&conv1, a, a + 340, a + 160);                   /* stem */
+    depthwise3x3_relu_s8(&depthwise2, a + 340, a + 340, a); /* depthwise */
+    conv_s8(&conv3, a + 340, a, a + 240);                   /* pointwise */
+    reduce_sum_columns_s8(&reduce4, a, a);                  /* pool */
+    dense_s8(&dense5, a, a + 28, a + 12);                   /* head */
+    dequantize_s8(&dequantize6, a + 28, f);                 /* head */
 }
 
 int separable_init(void *arena, size_t bytes)
@@ -2810,7 +3453,9 @@ static uint32_t weights_crc32(void)
     crc = crc32_elements(crc, conv1_pairs_weight_dsp, 96, 2);
     crc = crc32_elements(crc, conv1_pairs_multiplier_dsp, 2, 4);
     crc = crc32_elements(crc, depthwise2_weight, 72, 1);
-    crc = crc32_elements(crc, depthwise2_bias, 8, 4);
+    crc = crc32_elements(crc, depthwise2_planes_bias_dsp, 8, 4);
+    crc = crc32_elements(crc, depthwise2_planes_multiplier_dsp, 1, 4);
+    crc = crc32_elements(crc, depthwise2_planes_shift_dsp, 1, 4);
     crc = crc32_elements(crc, conv3_pairs_weight_dsp, 72, 2);
     crc = crc32_elements(crc, conv3_pairs_multiplier_dsp, 2, 4);
     crc = crc32_elements(crc, dense5_pairs_weight_dsp, 40, 2);

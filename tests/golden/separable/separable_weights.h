@@ -8,7 +8,7 @@
 #if KERNEL_MVE
 #define SEPARABLE_WEIGHTS_CRC32 0xcf5aa8ebu
 #elif KERNEL_DSP
-#define SEPARABLE_WEIGHTS_CRC32 0x4c1e8ae5u
+#define SEPARABLE_WEIGHTS_CRC32 0x26a4291cu
 #else
 #define SEPARABLE_WEIGHTS_CRC32 0x12c9c518u
 #endif
@@ -108,11 +108,29 @@ static const SEPARABLE_ALIGN(16) SEPARABLE_WEIGHTS_ATTR int8_t depthwise2_weight
 };
 #endif
 
-#if !KERNEL_MVE
+#if !KERNEL_DSP
 
 /* depthwise: 8 */
 static const SEPARABLE_ALIGN(16) SEPARABLE_WEIGHTS_ATTR int32_t depthwise2_bias[8] = {
       5702,   6000,  -4436, -19713,  15272,  -5701,  -5077,  24208
+};
+#endif
+
+#if KERNEL_DSP && !KERNEL_MVE
+
+/* depthwise: 8 */
+static const SEPARABLE_ALIGN(16) SEPARABLE_WEIGHTS_ATTR int32_t depthwise2_planes_bias_dsp[8] = {
+    -2570752,  -364544, -5362688,  -721152,  6957056, -1295616, -4379904,  8327168
+};
+
+/* depthwise: 1 */
+static const SEPARABLE_ALIGN(16) SEPARABLE_WEIGHTS_ATTR int32_t depthwise2_planes_multiplier_dsp[1] = {
+    1360727253
+};
+
+/* depthwise: 1 */
+static const SEPARABLE_ALIGN(16) SEPARABLE_WEIGHTS_ATTR int32_t depthwise2_planes_shift_dsp[1] = {
+    -7
 };
 #endif
 
