@@ -66,7 +66,7 @@ train: ## train the bundled model again (needs torch and scikit-learn)
 	$(BIN)/python $(DEMO)/train.py
 
 .PHONY: bench
-bench: $(VENV)/installed-test ## measure the MLPerf Tiny networks on emulated cores (BENCH='--cores cortex-m4')
+bench: $(VENV)/installed-test ## measure the MLPerf Tiny networks on emulated cores and on this machine (BENCH='--cores cortex-m4')
 	$(BIN)/python -m tests.bench.suite $(BENCH)
 
 .PHONY: tables
