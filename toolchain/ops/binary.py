@@ -13,6 +13,7 @@ from toolchain.ops.base import Bodies, Call, Field, Op, Operands, QuantRule, bod
 from toolchain.ops.integer import leading_zeros, reciprocal
 from toolchain.ops.pairwise import Rescaling, broadcast_shape, pairwise, same_quant
 from toolchain.ops.product import with_bodies
+from toolchain.ops.unary import table_call, values_by_index
 from toolchain.ops.weighted import weighted_sum
 
 if TYPE_CHECKING:
@@ -62,6 +63,8 @@ KINDS: dict[str, Kind] = {
 """Every kind. mod takes the divisor's sign."""
 
 COMMUTATIVE = frozenset(["add", "mul", "min", "max", "squared_difference", "equal", "not_equal", "and", "or", "xor"])
+TABLE = 256
+"""Bytes of a table of all int8."""
 COARSE_BITS = 8
 """Bits behind the point of quantized operands that TensorFlow Lite compares."""
 LEFT_SHIFT = {"add": 20, "sub": 20, "squared_difference": 7}
@@ -152,7 +155,13 @@ class Binary(Op):
         return (np.clip(result + spec.y_offset, spec.low, spec.high).astype(operands.outputs[0].type.dtype.numpy),)
 
     def lower(self, operands: Operands) -> tuple[Call, ...]:
-        """One kernel per kind, type and loop layout."""
+        """A table of what a constant makes of an int8 tensor, else one kernel per kind, type and loop layout."""
+        if (at := self._of_one(operands)) is not None:
+            x = values_by_index(DType.INT8).astype(np.int8)
+            values = (x if i == at else tensor.data for i, tensor in enumerate(operands.inputs))
+            (table,) = self.reference_int(operands, *(np.asarray(each).reshape(-1) for each in values))
+            call = table_call(table, replace(operands, inputs=operands.inputs[at : at + 1]))
+            return (replace(call, reads=(at,)),)
         a, b = (tensor.type for tensor in operands.inputs)
         swap = self.kind in COMMUTATIVE and a.elements < b.elements
         record = self.rescaling(operands).record(swap=swap) if a.quant else self._limits()
@@ -172,6 +181,16 @@ class Binary(Op):
         helpers = self._helpers(a)
         call = pairwise(name, operands, variant, helpers, record, swap)
         return (with_bodies(call) if self.kind == "mul" and a.quant and a.dtype is DType.INT8 else call,)
+
+    def _of_one(self, operands: Operands) -> int | None:
+        """The int8 operand that meets a single constant, if no smaller than a table; quotients are slow anyhow."""
+        y = operands.outputs[0].type
+        if y.dtype is not DType.INT8 or (y.elements < TABLE and self.kind != "div"):
+            return None
+        for at, (x, other) in enumerate(zip(operands.inputs, operands.inputs[::-1], strict=True)):
+            if x.data is None and x.type.quant and other.data is not None and other.data.size == 1:
+                return at if x.type.elements == y.elements else None
+        return None
 
     def _weighted(
         self, name: str, operands: Operands, variant: tuple[tuple[str, Any], ...], record: dict[str, Field]
