@@ -21,6 +21,7 @@ from toolchain.ops import helium, linear
 from toolchain.ops.binary import Binary
 from toolchain.ops.conv import Conv
 from toolchain.ops.dense import Dense
+from toolchain.ops.pool import AvgPool, MaxPool
 from toolchain.plan import plan
 from toolchain.targets import parity
 from toolchain.targets.cores import TARGETS
@@ -30,7 +31,7 @@ from toolchain.verify.compiler import compile_c
 from toolchain.verify.harness import Interface, copy_sources
 
 CORE = "cortex-m55"
-WITH_BODIES = (Binary, Conv, Dense)
+WITH_BODIES = (AvgPool, Binary, Conv, Dense, MaxPool)
 
 
 def layer(number, op, x, weight, rng, *, scale=None, channels=True, clamp=False):
@@ -170,6 +171,31 @@ def test_outputs_with_shifts_of_their_own(needs, tmp_path, rng, monkeypatch):
     wrong, program = differing(layers, Rounding.TFLM, tmp_path, rng)
     assert wrong == []
     assert bodies(program) >= {("conv", "arrays"), ("depthwise", "arrays")}
+
+
+def pooling(number, x, window, padding, rng):
+    """An average over windows a step apart."""
+    kind = TensorType(x, DType.INT8, QuantParams((0.05,), int(rng.integers(-128, 128))))
+    op = AvgPool(window, (1,) * len(window), padding)
+    (shape,) = op.infer(kind)
+    tensors = [Tensor(f"l{number}_x", kind), Tensor(f"l{number}_y", TensorType(shape.shape, DType.INT8, kind.quant))]
+    return Node(op, (tensors[0].name,), (tensors[1].name,), f"l{number}"), tensors
+
+
+POOLS = [
+    # x, window, padding
+    ((1, 5, 4, 4), (5, 4), ((0, 0), (0, 0))),
+    ((2, 3, 5, 16), (2, 3), ((1, 0), (1, 2))),
+    ((1, 15, 17, 17), (15, 17), ((0, 0), (0, 0))),
+    ((1, 4, 3, 37), (3, 3), ((1, 1), (1, 1))),
+    ((1, 9, 12), (4,), ((2, 1),)),
+]
+
+
+def test_averages_equal_numpy(needs, tmp_path, rng):
+    needs(CORE)
+    layers = [pooling(number, *case, rng) for number, case in enumerate(POOLS)]
+    assert differing(layers, Rounding.TFLM, tmp_path, rng)[0] == []
 
 
 def test_weights_come_in_steps_of_16_inputs_and_maybe_8():

@@ -106,7 +106,10 @@ BODY_HELPERS = {
     "quads": ("four_bytes", "larger_bytes", "window_max", "largest_bytes"),
 }
 """What bodies for DSP instructions call."""
-MVE_HELPERS: dict[str | None, tuple[str, ...]] = {"quads": ("window_max", "largest_bytes_mve")}
+MVE_HELPERS: dict[str | None, tuple[str, ...]] = {
+    "pairs": ("window_sums_mve",),
+    "quads": ("window_max", "largest_bytes_mve"),
+}
 """What bodies for MVE call, where there are some."""
 
 

@@ -199,9 +199,9 @@ static inline void largest_bytes(const struct window_max *window, int32_t channe
 struct pairs_s8 {
     const int16_t *weight;     /* before those of a pair its biases, b and b + 256 b', in halves */
     const int32_t *multiplier; /* two of each pair, or of all the same two */
-    int32_t step;              /* from a pair's multipliers to the next, 0 or 2 */
-    int32_t shift;             /* to the right; a multiplier's last four bits add to it */
-    int32_t zero_y, low, high;
+    int8_t step;               /* from a pair's multipliers to the next, 0 or 2 */
+    int8_t shift;              /* to the right; a multiplier's last four bits add to it */
+    int8_t zero_y, low, high;
 };
 
 /* Takes a pair's biases. */

@@ -121,9 +121,9 @@ static inline uint32_t pkhtb(uint32_t first, uint32_t second)
 struct pairs_s8 {
     const int16_t *weight;     /* before those of a pair its biases, b and b + 256 b', in halves */
     const int32_t *multiplier; /* two of each pair, or of all the same two */
-    int32_t step;              /* from a pair's multipliers to the next, 0 or 2 */
-    int32_t shift;             /* to the right; a multiplier's last four bits add to it */
-    int32_t zero_y, low, high;
+    int8_t step;               /* from a pair's multipliers to the next, 0 or 2 */
+    int8_t shift;              /* to the right; a multiplier's last four bits add to it */
+    int8_t zero_y, low, high;
 };
 
 /* Takes a pair's biases. */
@@ -1032,12 +1032,12 @@ struct planes_s8 {
     const int8_t *weight; /* [y][x][channel] */
     const int32_t *bias;  /* 256 times, for inputs as they are */
     const int32_t *multiplier, *shift;
-    int32_t told; /* the last bits of a multiplier that its shift is less by */
-    int32_t multiplier_step, shift_step; /* from a channel to the next, 0 or 1 */
-    int32_t zero_x, zero_y;
-    int32_t low, high;
+    int8_t told; /* the last bits of a multiplier that its shift is less by */
+    int8_t multiplier_step, shift_step; /* from a channel to the next, 0 or 1 */
+    int8_t zero_x, zero_y;
+    int8_t low, high;
+    int8_t block;        /* outputs at a time */
     int32_t plane_x;     /* columns of a plane in scratch */
-    int32_t block;       /* outputs at a time */
     int32_t blocks;      /* of a row */
     int32_t band_y;      /* output rows at a time */
     int32_t plane_bytes; /* of the rows of a band of all planes */
