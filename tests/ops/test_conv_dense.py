@@ -286,6 +286,17 @@ def test_matmul_int8(rng, tmp_path):
     assert_formatted(text)
 
 
+@pytest.mark.parametrize("rounding", Rounding, ids=lambda rounding: rounding.value)
+def test_matmul_on_dsp(rounding, rng, tmp_path):
+    """Four columns at a time: odd counts of inner products and columns, matrices that repeat."""
+    shapes = [((4, 5), (5, 6)), ((3, 8), (8, 4)), ((2, 1, 3, 7), (3, 7, 9)), ((2, 1), (1, 5)), ((3, 40), (40, 3))]
+    quant = (QuantParams((0.25,), 3), QuantParams((0.5,), -128), QuantParams((32.0,), 7))
+    arrays = [tuple(rng.integers(-128, 128, shape).astype(np.int8) for shape in both) for both in shapes]
+    cases = [batch.Case(MatMul(), both, quant, DType.INT8, rounding) for both in arrays]
+    assert [bool(each.op.lower(each.operands)[0].kernel.dsp_helpers) for each in cases] == [True] * 4 + [False]
+    batch.check(cases, tmp_path, body=Body.DSP)
+
+
 def test_multiply_accumulates():
     def types(*shapes):
         return tuple(TensorType(shape) for shape in shapes)

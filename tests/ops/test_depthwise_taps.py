@@ -68,7 +68,7 @@ def test_the_body_is_numpys_to_the_bit(cases, tmp_path):
 
 def test_most_have_the_body(cases):
     """Not those whose sums are scaled up or overflow when doubled."""
-    own = [each for each in cases if each.op.lower(each.operands)[0].kernel.symbol.startswith("taps_")]
+    own = [each for each in cases if each.op.lower(each.operands)[0].kernel.symbol.startswith(("taps_", "tapwise"))]
     assert 0.6 * len(cases) < len(own) < len(cases)
     assert {each.op.groups < len(each.inputs[1]) for each in own} == {False, True}
 
@@ -79,7 +79,7 @@ def test_in_place_on_dsp(tmp_path, rng):
     rows = [Row(op, (x, weight, weight[:1]), (1, 2)) for op, x, weight in layers if weight[0] == x[-1]]
     program = program_of(rows, rng, integers=True)
     todo = probes(program, allowed=True)
-    assert sum(step.kernel.symbol.startswith("taps_") for step, _, _ in todo) > 10
+    assert sum(step.kernel.symbol.startswith(("taps_", "tapwise")) for step, _, _ in todo) > 10
     found = survivors(program, tmp_path, rng, allowed=True, body=Body.DSP)
     for (step, _, allowed), distances in zip(todo, found, strict=True):
         assert distances == allowed, step

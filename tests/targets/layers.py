@@ -14,7 +14,7 @@ from toolchain.ir.types import Array, DType, QuantParams, TensorType
 from toolchain.lower import lower
 from toolchain.ops.binary import Binary
 from toolchain.ops.conv import Conv
-from toolchain.ops.dense import Dense
+from toolchain.ops.dense import Dense, MatMul
 from toolchain.plan import plan
 from toolchain.targets.cores import TARGETS
 from toolchain.targets.emulator import run_image
@@ -165,6 +165,16 @@ def pairwise(
     tensors = [Tensor(n, t) for n, t in zip(names, types, strict=True)]
     clamp = (0.0, float("inf")) if rng.integers(2) else None
     return Node(Binary(kind, clamp), tuple(names[:2]), (names[2],), f"l{number}"), tensors
+
+
+def matrices(number: int, shapes: Sequence[tuple[int, ...]], rng: np.random.Generator) -> tuple[Node, list[Tensor]]:
+    """A product of two int8 tensors as matrices."""
+    quants = [QuantParams((scale,), int(rng.integers(-128, 128))) for scale in (0.05, 0.05, 1.5)]
+    names = [f"l{number}_{name}" for name in "aby"]
+    (y,) = MatMul().infer(*(TensorType(shape, DType.INT8) for shape in shapes))
+    types = [TensorType(s, DType.INT8, q) for s, q in zip((*shapes, y.shape), quants, strict=True)]
+    tensors = [Tensor(n, t) for n, t in zip(names, types, strict=True)]
+    return Node(MatMul(), tuple(names[:2]), (names[2],), f"l{number}"), tensors
 
 
 def graph_of(layers: Sequence[tuple[Node, list[Tensor]]]) -> Graph:

@@ -109,6 +109,17 @@ def test_products(core, tmp_path):
         np.testing.assert_array_equal(found[name], expected)
 
 
+def test_matrices(core, tmp_path):
+    rng = np.random.default_rng(4)
+    shapes = [((4, 5), (5, 6)), ((2, 1, 3, 8), (3, 8, 4)), ((3, 7), (7, 3))]
+    graph = layers.graph_of([layers.matrices(i, each, rng) for i, each in enumerate(shapes)])
+    program = plan(lower(graph, Options(name="m")))
+    feeds = layers.feeds_for(graph, SAMPLES, rng)
+    found = layers.run_core(graph, program, feeds, *core, tmp_path)
+    for name, expected in layers.run_numpy(graph, feeds, Rounding.TFLM).items():
+        np.testing.assert_array_equal(found[name], expected)
+
+
 def test_most_of_them_have_a_body_for_dsp(many):
     """Fully connected layers that round once as LiteRT does run plain C."""
     _, program, _, _ = many

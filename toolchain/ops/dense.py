@@ -221,7 +221,10 @@ def _product_kernel(a: Tensor, b: Tensor) -> Kernel:
     variant = (("type", a.type.dtype.c), ("factor", b.type.dtype.c), ("wide", wide), ("short", a.type.dtype.short))
     suffix = a.type.dtype.short if a.type.dtype is b.type.dtype else f"{a.type.dtype.short}_{b.type.dtype.short}"
     helpers = ("requantize_wide" if wide else "requantize", f"clamp_{a.type.dtype.short}")
-    return Kernel("dense", "matmul_int", f"matmul_{suffix}", variant, helpers)
+    if a.type.dtype is b.type.dtype is DType.INT8 and b.type.shape[-1] >= pairs.QUAD:
+        symbol, quads = f"matmul_quads_{suffix}", ("four_bytes", "int16_pairs", "smlad", "four_columns")
+        return Kernel("dense", "matmul_int", symbol, (*variant, ("quads", True)), helpers, dsp_helpers=quads)
+    return Kernel("dense", "matmul_int", f"matmul_{suffix}", (*variant, ("quads", False)), helpers)
 
 
 def _matrices(a: tuple[int, ...], b: tuple[int, ...]) -> dict[str, Field]:

@@ -155,7 +155,7 @@ def with_body(call: Call, operands: Operands, spec: LinearSpec | None, axes: Seq
     kernel = call.kernel
     if spec is None or layout is None:
         stem, _, dtype = kernel.symbol.rpartition("_")
-        symbol = kernel.symbol if spec is None or dtype != "s8" else f"{stem}_left_{dtype}"
+        symbol = kernel.symbol if spec is None or dtype != "s8" else f"{stem}0_{dtype}"
         return replace(call, kernel=replace(kernel, symbol=symbol, variant=(*kernel.variant, ("mve", False))))
     facts = {"rectified": False, **dict(kernel.variant), **helium.variant(spec, mve=True)}
     kernel = replace(

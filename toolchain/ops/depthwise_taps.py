@@ -82,7 +82,7 @@ def with_body(call: Call, operands: Operands, spec: LinearSpec | None, axes: Seq
     band = planes.band(max(BAND_BYTES, call.scratch or 0, operands.room))
     kernel = replace(
         call.kernel,
-        symbol=call.kernel.symbol.replace("depthwise", "taps_depthwise").replace("conv", "taps"),
+        symbol=call.kernel.symbol.replace("depthwise", "tapwise").replace("conv", "taps"),
         variant=(*call.kernel.variant, ("taps", True)),
         helpers=(),
         portable_helpers=call.kernel.helpers_of(Body.PORTABLE),

@@ -2772,7 +2772,7 @@ static void depthwise3x3_relu_s8_take(const struct depthwise3x3_relu_s8 *layer, 
     for (int32_t lane = 0; lane < lanes; lane++) {
         const int8_t *weight = layer->weight + first + lane;
         const int32_t shift = -layer->shift;
-        const int32_t up = shift > 16 ? 24 - shift : 8;
+        const int32_t up = 8;
         by->bias[lane] = layer->bias[first + lane] * (1 << up);
         for (int32_t tap = 0; tap < 9; tap++) {
             const int32_t factor = weight[tap * layer->channels] * (1 << up);
