@@ -60,11 +60,15 @@ def test_external_symbols_carry_the_prefix_and_nothing_is_writable(name: str, ex
     assert undefined <= {"memcpy", "memset", "memcmp", "memmove", "__stack_chk_fail"}
 
 
+PRIVATE = {"KERNEL_DSP", "KERNEL_MVE", "KERNEL_WIDE", "MULTIPLY_QUAD", "EIGHT_QUADS"}
+"""Macros of NAME.c, which no other file sees."""
+
+
 @pytest.mark.parametrize("name", KINDS)
 def test_macros_carry_the_prefix(name: str, exports: Path) -> None:
     for file in (exports / name).glob("*.[ch]"):
         for macro in re.findall(r"^\s*#\s*define\s+(\w+)", file.read_text(), re.MULTILINE):
-            private = file.name == f"{name}.c" and macro in {"KERNEL_DSP", "KERNEL_MVE", "KERNEL_WIDE"}
+            private = file.name == f"{name}.c" and macro in PRIVATE
             assert private or macro.startswith(f"{name.upper()}_"), f"{file.name}: {macro}"
 
 
