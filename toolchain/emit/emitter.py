@@ -23,7 +23,7 @@ from toolchain.ops.base import Body
 
 TOLERANCE = 1e-4
 """Of the output's range: what a float output may be off in the self-test (reductions reorder sums)."""
-HELPERS = ("rounding", "dsp", "pairs", "products", "rows", "functions", "mve", "depthwise", "taps")
+HELPERS = ("rounding", "dsp", "pairs", "octets", "products", "rows", "functions", "mve", "depthwise", "taps")
 """The files of small static functions, templates/helpers/*.c.j2: each macro is emitted at most once, in this order."""
 LIBM = "math"
 """The helper name that asks for <math.h>; a call of one of its functions asks as well."""

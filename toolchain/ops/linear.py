@@ -315,7 +315,7 @@ def integer_spec(operands: Operands, clamp: Clamp | None, *, single_product: boo
     if dtype is DType.FLOAT32:
         return None
     if dtype not in WIDEST:
-        raise ValueError(f"{operands.inputs[0].name}: {dtype.value} activations are not implemented, only int8, int16")
+        raise ValueError(f"{operands.inputs[0].name}: {dtype.value} activations, expected int8 or int16")
     return linear_spec(operands, clamp, single_product=single_product)
 
 
