@@ -12,7 +12,7 @@ from toolchain.ir.types import DType
 from toolchain.ops import pairs
 from toolchain.ops.base import Call, Constant, Operands, fields_of_bodies
 from toolchain.ops.linear import Clamp, LinearSpec, linear_call_parts, linear_kernel
-from toolchain.ops.overlap import Int, Overlap, in_steps, scaled
+from toolchain.ops.overlap import Int, Overlap, common, in_steps, scaled
 from toolchain.ops.patches import DSP_PIXELS, PIXELS, STEP, UNSIGNED
 
 
@@ -35,11 +35,14 @@ def groups_call(
     portable = dsp = {**geometry, **fields}
     even = geometry["group_outputs"] % pairs.PAIR == 0
     settled = pairs.settled(flat) if even else None
-    scratch, at_once = PIXELS * (-(-rows.shape[1] // STEP) * STEP), PIXELS
+    scratch = PIXELS * (-(-rows.shape[1] // STEP) * STEP)
+    groups = len(rows) // geometry["group_outputs"]
+    overlap: Overlap | None = _overlap(operands, pixels, groups, PIXELS)
     if settled is not None:
         dsp = pairs.record(settled, {**geometry, "zero_x": spec.zero_x})
         quads = -(-rows.shape[1] // pairs.QUAD)
-        scratch, at_once = max(scratch, DSP_PIXELS * pairs.QUAD * quads * (2 + 1)), DSP_PIXELS
+        scratch = max(scratch, DSP_PIXELS * pairs.QUAD * quads * (2 + 1))
+        overlap = common(overlap, _overlap(operands, pixels, groups, DSP_PIXELS))
     kernel = linear_kernel(
         "groups",
         "conv_groups",
@@ -48,7 +51,6 @@ def groups_call(
         "outputs_s8",
         dsp=() if settled is None else pairs.CONV_HELPERS,
     )
-    overlap = _overlap(operands, pixels, len(rows) // geometry["group_outputs"], at_once)
     return Call(kernel, fields_of_bodies(portable, dsp, dsp), scratch=scratch, overlaps=(overlap,))
 
 
