@@ -137,6 +137,15 @@ def test_the_same_bytes_again(name: str, exports: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", KINDS)
+def test_every_line_of_a_comment_begins_with_a_star(name: str, exports: Path) -> None:
+    for path in sorted((exports / name).glob("*.[ch]")):
+        comments = re.findall(r"/\*.*?\*/", path.read_text(), re.DOTALL)
+        assert comments
+        lines = [line for comment in comments for line in comment.splitlines()[1:]]
+        assert [line for line in lines if not line.lstrip().startswith("*")] == []
+
+
+@pytest.mark.parametrize("name", KINDS)
 def test_clang_format_changes_nothing(name: str, exports: Path) -> None:
     formatter = tool("clang-format")
     for file in sorted((exports / name).glob("*.[ch]")):

@@ -142,12 +142,11 @@ struct scale_s8 {
     int32_t shift[2];  /* less one, which a saturating shift adds */
 };
 
-/* What all pairs have in common. */
+/* What all pairs have in common. Sums below zero round the other way, where they show in y. */
 struct scaling_s8 {
     int32_t shift[2]; /* without the last bits of multipliers */
     int32_t zero;     /* 2 * zero_y + 1 */
-    int32_t half;     /* rounds the second output, or 0: sums below zero, which round the other
-                         way, show in y */
+    int32_t half;     /* rounds the second output, or 0: sums below zero show in y */
 };
 
 static inline struct scaling_s8 scaling_of(const struct pairs_s8 *layer)
@@ -1883,9 +1882,8 @@ static void quantize_s8(const struct quantize_s8 *layer, const float *x, int8_t 
 }
 
 #if KERNEL_MVE
-/* Convolution. What lies under two pixels goes into patches, then every weight serves both.
-Sizes and
- * steps along x are in bytes. */
+/* Convolution. What lies under two pixels goes into patches, then every weight serves both. Sizes
+ * and steps along x are in bytes. */
 struct conv_s8 {
     int32_t pixels, out_x, out_channels;
     int32_t inner_x, outer_x; /* columns of y from .. to whose windows lie inside */
